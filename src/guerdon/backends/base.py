@@ -1,0 +1,127 @@
+"""The one seam: a model is a handle with six verbs, over token ids, tensors and plain values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from guerdon.registry import Refused, registrar
+from guerdon.samples import Batch, Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+backend = registrar("backend")
+"""`@backend def local(path, head=None, adapter=None, trainable=True, ...) -> Model` opens a model by role."""
+
+CAPABILITIES = frozenset(
+    "entropy values logits hidden top_k_logprobs prompt_logprobs average embeds grad_dot prefix_cache full lora".split()
+)
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """temperature 0 is greedy (log-probabilities are then of temperature 1). top_p 1 and top_k 0 are off.
+
+    stop: texts that end a sample; the text stays in it. seed: the same seed, prefixes and weights give the same completions.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass
+class Completion:
+    """What follows one prefix. ids (t,); logprobs (t,) of the full softmax at the sampling temperature; stop: see `samples.STOPS`."""
+
+    ids: np.ndarray
+    logprobs: np.ndarray
+    stop: str
+    version: int
+    more: dict[str, np.ndarray] = field(default_factory=dict)
+    """What else `want` named (entropy)."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens: prompt tokens given, prompt tokens that a cache spared, tokens newly computed."""
+
+    prompt: int = 0
+    cached: int = 0
+    new: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.prompt + other.prompt, self.cached + other.cached, self.new + other.new)
+
+
+@dataclass(frozen=True)
+class LossCall:
+    """A loss by its registered name and parameters, as it crosses the seam."""
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Model(Protocol):
+    """A model opened for one role: policy, reference, critic, reward model."""
+
+    capabilities: frozenset[str]
+    version: int
+    """Optimiser steps taken."""
+
+    def encode(self, prompt: Prompt) -> np.ndarray:
+        """Token ids of a prompt, chat template applied to messages."""
+        ...
+
+    def decode(self, ids: np.ndarray) -> tuple[str, np.ndarray]:
+        """The text of completion tokens, and offsets (t, 2): the characters of it that each token covers. The end token covers none."""
+        ...
+
+    def sample(
+        self, prefixes: Sequence[np.ndarray], n: int, params: SamplingParams, want: tuple[str, ...] = ()
+    ) -> tuple[list[list[Completion]], Usage]:
+        """n completions of each prefix."""
+        ...
+
+    def forward(self, batch: Batch, want: tuple[str, ...] = ("logprobs",), temperature: float = 1.0) -> tuple[dict[str, Tensor], Usage]:
+        """Named tensors without gradient, aligned with `batch.ids`: logprobs, entropy, values (n, t); logits (n, t, V); hidden (n, t, d).
+
+        Column t of logprobs, entropy and logits speaks of the distribution that token t was drawn from; `values` and `hidden` of column t
+        stand before token t is known (the state that it was drawn in). Zero at padding.
+        """
+        ...
+
+    def forward_backward(self, batch: Batch, loss: LossCall, temperature: float = 1.0) -> tuple[dict[str, float], Usage]:
+        """Adds the gradient of the loss's sum over the batch, split into micro-batches along `unit`. Metrics are sums over the batch;
+        `loss` among them."""
+        ...
+
+    def optim_step(self, lr: float, clip: float | None = 1.0, weight_decay: float = 0.0) -> dict[str, float]:
+        """One AdamW step from the gradients added since the last; `grad_norm` before clipping (a global norm) is returned."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Weights, optimiser and version into the folder `path`."""
+        ...
+
+    def load(self, path: Path) -> None: ...
+
+    def copy(self, other: Model, tau: float = 1.0) -> None:
+        """weights = (1 - tau) * weights + tau * other's; tau below 1 needs the capability `average`."""
+        ...
+
+
+def require(model_name: str, model: Model, piece: str, needs: Sequence[str]) -> None:
+    """Refuse a piece that needs a capability which the model's backend lacks."""
+    for need in needs:
+        if need in CAPABILITIES and need not in model.capabilities:
+            have = ", ".join(sorted(model.capabilities))
+            raise Refused(f"{piece} needs the capability {need!r}, which the backend of {model_name!r} lacks (it has: {have}).")

@@ -1,0 +1,3 @@
+"""What the backend minimises: (out, batch, **params) -> (sum, metrics)."""
+
+from guerdon.losses import policy as policy
