@@ -465,13 +465,12 @@ def collate(samples: Sequence[Sample], rewards: Rewards, *, dtype: Any = None) -
     ids = np.zeros((n, t), dtype=np.int64)
     mask = np.zeros((n, t), dtype=bool)
     step_of = np.full((n, t), -1, dtype=np.int64)
-    logprobs = np.full((n, t), np.nan)
+    logprobs = np.zeros((n, t))
     for i, s in enumerate(samples):
         k = int(lengths[i])
         ids[i, :k] = rows[i]
         mask[i, :k] = True if s.written is None else s.written
-        if s.logprobs is not None:
-            logprobs[i, :k] = s.logprobs
+        logprobs[i, :k] = np.where(mask[i, :k], np.nan if s.logprobs is None else s.logprobs, 0.0)
         for j, (start, end) in enumerate(s.spans.get("step", [])):
             if not 0 <= start <= end <= k:
                 raise ValueError(f"Step {j} of sample {i} (task {s.task.id!r}) covers tokens {start}:{end}, but it has {k}.")
