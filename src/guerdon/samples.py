@@ -288,8 +288,7 @@ class Rewards:
         return Rewards(
             **{name: Grain.stack([getattr(r, name) for r in several]) for name, _ in first.grains()},
             parts={
-                name: Part(Rewards.stack([r.parts[name].rewards for r in several]), part.coefficient)
-                for name, part in first.parts.items()
+                name: Part(Rewards.stack([r.parts[name].rewards for r in several]), part.coefficient) for name, part in first.parts.items()
             },
             evidence={name: [entry for r in several for entry in r.evidence[name]] for name in first.evidence},
         )
@@ -438,7 +437,10 @@ class Batch:
         return replace(
             self,
             prompts=[self.prompts[i] for i in index.tolist()],
-            **{name: pick(getattr(self, name)) for name in ("ids", "mask", "lengths", "step_of", "node_of", "group", "unit", "advantages", "weights")},
+            **{
+                name: pick(getattr(self, name))
+                for name in ("ids", "mask", "lengths", "step_of", "node_of", "group", "unit", "advantages", "weights")
+            },
             rewards=self.rewards.rows(index.cpu().numpy()),
             pairs=pairs[(pairs >= 0).all(1)],
             fields={name: pick(x) for name, x in self.fields.items()},

@@ -1,0 +1,191 @@
+"""`@reward` lifts a plain function of named fields into a reward that composes, and that every engine of guerdon can run.
+
+    @reward
+    def exact(answer: str | None, reference: str) -> float:
+        return float(answer == reference)
+
+The parameter names say what it wants: fields of the sample (`FIELDS`), services or models of the context by name; what has a default is a
+parameter of the reward. A first parameter `group` or `samples` gives it a whole group, or a chunk of whole groups, as a list of Samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from guerdon.registry import Refused, find, nearest, register
+from guerdon.rewards.expr import Expr, call_text
+from guerdon.samples import SERVICES, Grain, Rewards, Sample, State, Verdict
+
+FIELDS = ("prompt", "text", "answer", "thinking", "steps", "messages", "tool_calls", "reference", "meta", "ids", "logprobs")
+Scope = Literal["sample", "group", "samples"]
+
+
+@dataclass(frozen=True)
+class Reward(Expr):
+    """A registered reward with its parameters bound: a leaf of an expression."""
+
+    name: str
+    fn: Callable[..., Any] = field(compare=False, repr=False)
+    scope: Scope = "sample"
+    fields: tuple[str, ...] = ()
+    """Sample fields to inject."""
+    services: tuple[str, ...] = ()
+    """Services and models of the context to inject."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    grain: Literal["outcome", "step", "token"] = "outcome"
+    wrong: float = 0.0
+    """The value of a hostile sample."""
+    deadline: float = 10.0
+    """Seconds for one call in a worker, or of an async function."""
+    inline: bool = False
+    """Runs in this process: only for code that takes linear time on any text and cannot crash."""
+    pure: bool = True
+    """Same fields, same verdict: may be cached."""
+    version: str = ""
+
+    def __call__(self, *args: Any, **params: Any) -> Reward:
+        """The same reward with parameters set: `length(target=100)`."""
+        own = self.parameters()
+        if len(args) > len(own):
+            raise Refused(f"The reward {self.name!r} takes {len(own)} parameters ({', '.join(own)}), not {len(args)}.")
+        params = {**dict(zip(own, args, strict=False)), **params}
+        for name in params:
+            if name not in own:
+                raise Refused(f"The reward {self.name!r} has no parameter {name!r}{nearest(name, own)}")
+        return replace(self, params={**self.params, **params})
+
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """Its own parameters: those that are neither fields nor services nor the samples themselves."""
+        taken = {*self.fields, *self.services, "samples", "group"}
+        return {name: p for name, p in inspect.signature(self.fn).parameters.items() if name not in taken and p.kind is not p.VAR_KEYWORD}
+
+    def __str__(self) -> str:
+        return call_text(self.name, self.params)
+
+    @property
+    def asynchronous(self) -> bool:
+        return inspect.iscoroutinefunction(self.fn)
+
+
+@overload
+def reward(fn: Callable[..., Any]) -> Reward: ...
+@overload
+def reward(
+    *, name: str | None = ..., grain: Literal["outcome", "step", "token"] = ..., wrong: float = ..., deadline: float = ...,
+    inline: bool = ..., pure: bool = ..., version: str | None = ...,
+) -> Callable[[Callable[..., Any]], Reward]: ...  # fmt: skip
+def reward(fn: Any = None, *, name: str | None = None, version: str | None = None, **options: Any) -> Any:
+    """Register a function as a reward, see the module's docstring.
+
+    It returns a number, None (abstained: does not apply), a Verdict, or for grain "step" or "token" a list of numbers or None a step or
+    token; with scope `group` or `samples` a list of these, one a sample, or a Rewards. Options: `wrong`, the value of a sample that
+    attacks its grader (0); `deadline` in seconds; `inline=True` for code that cannot hang; `pure=False` forbids caching; `version`, part of
+    the cache's key (by default a digest of the function's code, which does not see what it calls).
+    """
+
+    def enter(target: Callable[..., Any]) -> Reward:
+        wants = list(inspect.signature(target).parameters.values())
+        scope: Scope = wants[0].name if wants and wants[0].name in ("group", "samples") else "sample"  # type: ignore[assignment]
+        rest = [p for p in wants if p.name != scope and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        fields = tuple(p.name for p in rest if p.name in FIELDS) if scope == "sample" else ()
+        services = tuple(p.name for p in rest if p.name not in fields and (p.name in SERVICES or p.default is p.empty))
+        lifted = Reward(
+            name=name or target.__name__, fn=target, scope=scope, fields=fields, services=services, version=version or code_digest(target), **options
+        )  # fmt: skip
+        register("reward", lifted.name, target, needs=lifted.services, reward=lifted)
+        return lifted
+
+    return enter if fn is None else enter(fn)
+
+
+def get(name: str) -> Reward:
+    """The registered reward of that name."""
+    return find("reward", name).about["reward"]
+
+
+def code_digest(fn: Callable[..., Any]) -> str:
+    """A digest of a function's own code: names, constants and instructions, nested functions included."""
+    digest = hashlib.blake2b(digest_size=8)
+
+    def add(code: types.CodeType) -> None:
+        digest.update(code.co_code + repr((code.co_names, code.co_varnames)).encode())
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType):
+                add(constant)
+            else:
+                digest.update(repr(constant).encode())
+
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    if code is not None:
+        add(code)
+    return digest.hexdigest()
+
+
+def inject(leaf: Reward, sample: Sample) -> dict[str, Any]:
+    """The fields a sample-scope reward asked for. A row without a reference, where one is wanted, is the task's fault: KeyError."""
+    out = {}
+    for name in leaf.fields:
+        if name == "prompt":
+            out[name] = sample.task.prompt
+        elif name == "reference":
+            if sample.task.reference is None:
+                raise KeyError("reference")
+            out[name] = sample.task.reference
+        elif name == "meta":
+            out[name] = {**sample.task.meta, **sample.meta}
+        elif name == "tool_calls":
+            out[name] = [call for m in sample.messages or () for call in m.get("tool_calls") or ()]
+        else:
+            out[name] = getattr(sample, name)
+    return out
+
+
+def to_verdict(value: Any, leaf: Reward) -> Verdict | list[float | None]:
+    """What a reward returned for one sample, checked: anything but a finite number, None, a Verdict or (finer grains) a list of numbers is failed."""
+    if isinstance(value, Verdict):
+        if value.value is None:
+            return value if value.state != State.SCORED else Verdict(None, value.reason, State.ABSTAINED, value.evidence)
+        checked = to_verdict(value.value, leaf)
+        if isinstance(checked, Verdict) and checked.state == State.SCORED:
+            return Verdict(checked.value, value.reason, value.state, value.evidence)
+        return checked
+    if value is None:
+        return Verdict.abstain("the reward returned None: it does not apply")
+    if leaf.grain != "outcome":
+        if not isinstance(value, (list, tuple, np.ndarray)):
+            return Verdict.fail(f"the reward returned {type(value).__name__}, not a list with a number for each {leaf.grain}")
+        cells = [to_verdict(x, replace(leaf, grain="outcome")) for x in value]
+        bad = next((c for c in cells if isinstance(c, Verdict) and c.state == State.FAILED), None)
+        return bad or [c.value for c in cells if isinstance(c, Verdict)]
+    if isinstance(value, (bool, np.bool_, int, float, np.integer, np.floating)):
+        number = float(value)
+        return Verdict(number) if np.isfinite(number) else Verdict.fail(f"the reward returned {number}, not a finite number")
+    return Verdict.fail(f"the reward returned a value of type {type(value).__name__}, not a number")
+
+
+def from_verdicts(verdicts: Sequence[Verdict | list[float | None]], leaf: Reward) -> Rewards:
+    """Rewards of one grain from one verdict a sample."""
+    evidence: dict[str, Any] = {}
+    for i, v in enumerate(verdicts):
+        for key, entry in v.evidence.items() if isinstance(v, Verdict) else ():
+            evidence.setdefault(key, [None] * len(verdicts))[i] = entry
+    if leaf.grain == "outcome":
+        assert all(isinstance(v, Verdict) for v in verdicts)
+        grain = Grain.of(
+            [0.0 if v.value is None else v.value for v in verdicts],  # type: ignore[union-attr]
+            [v.state for v in verdicts],  # type: ignore[union-attr]
+            {(i,): v.reason for i, v in enumerate(verdicts) if v.reason},  # type: ignore[union-attr]
+        )
+        return Rewards(outcome=grain, evidence=evidence)
+    grain = Grain.ragged([v if isinstance(v, list) else [v.value] for v in verdicts])
+    for i, v in enumerate(verdicts):
+        if isinstance(v, Verdict) and grain.value.shape[1]:
+            grain.state[i, 0], grain.reason[(i, 0)] = v.state, v.reason
+    return Rewards(**{leaf.grain: grain}, evidence=evidence)

@@ -1,0 +1,347 @@
+"""Rewards compose as expressions: `gate(format, math) + 0.2 * length.when(math > 0) | clip(0, 1)`.
+
+An expression is a tree of small frozen nodes whose `str` is its YAML spelling and its identity: a sub-expression used twice is evaluated
+once. `Evaluation` walks the tree; leaves are scored by whoever runs it (`scoring.Engine`), so that this file knows no processes or caches.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from guerdon.registry import Refused
+from guerdon.rewards import algebra
+from guerdon.samples import Grain, Part, Rewards, Sample, State
+
+TESTS: dict[str, Callable[[Any, Any], Any]] = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+
+
+class Expr:
+    """A reward, or rewards put together."""
+
+    def __add__(self, other: Any) -> Expr:
+        return Sum((self, lift(other)))
+
+    def __radd__(self, other: Any) -> Expr:
+        return Sum((lift(other), self))
+
+    def __sub__(self, other: Any) -> Expr:
+        return Sum((self, -lift(other)))
+
+    def __rsub__(self, other: Any) -> Expr:
+        return Sum((lift(other), -self))
+
+    def __neg__(self) -> Expr:
+        return Product((Const(-1.0), self))
+
+    def __mul__(self, other: Any) -> Expr:
+        return Product((self, lift(other)))
+
+    def __rmul__(self, other: Any) -> Expr:
+        return Product((lift(other), self))
+
+    def __truediv__(self, other: float) -> Expr:
+        return Product((Const(1.0 / number(other)), self))
+
+    def __gt__(self, other: float) -> Expr:
+        return Compare(self, ">", number(other))
+
+    def __ge__(self, other: float) -> Expr:
+        return Compare(self, ">=", number(other))
+
+    def __lt__(self, other: float) -> Expr:
+        return Compare(self, "<", number(other))
+
+    def __le__(self, other: float) -> Expr:
+        return Compare(self, "<=", number(other))
+
+    def __or__(self, shape: Any) -> Expr:
+        if not isinstance(shape, ShapeCall):
+            raise Refused(f"`|` takes a shape such as clip(0, 1), not {shape!r}.")
+        return Pipe(self, shape)
+
+    def __bool__(self) -> bool:
+        raise Refused("A reward is neither true nor false: use gate(condition, reward) or reward.when(condition), not `and`, `or`, `if`.")
+
+    def when(self, condition: Expr) -> Expr:
+        """This reward where the condition holds, 0 elsewhere; not evaluated elsewhere."""
+        return When(self, condition)
+
+    def children(self) -> tuple[Expr, ...]:
+        return ()
+
+    def walk(self) -> Iterator[Expr]:
+        yield self
+        for child in self.children():
+            yield from child.walk()
+
+
+@dataclass(frozen=True)
+class Const(Expr):
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.value:g}"
+
+
+@dataclass(frozen=True)
+class Sum(Expr):
+    terms: tuple[Expr, ...]
+
+    def __str__(self) -> str:
+        return " + ".join(map(_tight, self.terms))
+
+    def children(self) -> tuple[Expr, ...]:
+        return self.terms
+
+
+@dataclass(frozen=True)
+class Product(Expr):
+    terms: tuple[Expr, ...]
+
+    def __str__(self) -> str:
+        return " * ".join(f"({t})" if isinstance(t, (Sum, Compare, Pipe)) else str(t) for t in self.terms)
+
+    def children(self) -> tuple[Expr, ...]:
+        return self.terms
+
+
+@dataclass(frozen=True)
+class Fold(Expr):
+    """min, max or mean of several."""
+
+    how: str
+    terms: tuple[Expr, ...]
+
+    def __str__(self) -> str:
+        return f"{self.how}({', '.join(map(str, self.terms))})"
+
+    def children(self) -> tuple[Expr, ...]:
+        return self.terms
+
+
+@dataclass(frozen=True)
+class Compare(Expr):
+    left: Expr
+    test: str
+    right: float
+
+    def __str__(self) -> str:
+        return f"{_tight(self.left)} {self.test} {self.right:g}"
+
+    def children(self) -> tuple[Expr, ...]:
+        return (self.left,)
+
+
+@dataclass(frozen=True)
+class When(Expr):
+    branch: Expr
+    condition: Expr
+
+    def __str__(self) -> str:
+        branch = str(self.branch)
+        return (
+            f"({branch}).when({self.condition})"
+            if isinstance(self.branch, (Sum, Product, Compare, Pipe))
+            else f"{branch}.when({self.condition})"
+        )
+
+    def children(self) -> tuple[Expr, ...]:
+        return (self.condition, self.branch)
+
+
+@dataclass(frozen=True)
+class ShapeCall:
+    """A registered shape with its parameters; `fn` is the function, or the object of a stateful one."""
+
+    name: str
+    params: Mapping[str, Any]
+    fn: Callable[..., Rewards] = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return call_text(self.name, self.params)
+
+
+@dataclass(frozen=True)
+class Pipe(Expr):
+    source: Expr
+    shape: ShapeCall
+
+    def __str__(self) -> str:
+        return f"{self.source} | {self.shape}"
+
+    def children(self) -> tuple[Expr, ...]:
+        return (self.source,)
+
+
+def gate(condition: Any, branch: Any) -> Expr:
+    """`branch` where `condition` is above 0, else 0 without evaluating it."""
+    return When(lift(branch), lift(condition))
+
+
+def least(*terms: Any) -> Expr:
+    return Fold("min", tuple(map(lift, terms)))
+
+
+def greatest(*terms: Any) -> Expr:
+    return Fold("max", tuple(map(lift, terms)))
+
+
+def mean(*terms: Any) -> Expr:
+    return Fold("mean", tuple(map(lift, terms)))
+
+
+def lift(x: Any) -> Expr:
+    return x if isinstance(x, Expr) else Const(number(x))
+
+
+def number(x: Any) -> float:
+    if isinstance(x, bool) or not isinstance(x, (int, float)) or not np.isfinite(x):
+        raise Refused(f"A weight or bound in a reward expression must be a finite number, not {x!r}.")
+    return float(x)
+
+
+def call_text(name: str, params: Mapping[str, Any]) -> str:
+    """`name` or `name(key=value, ...)`, keys sorted."""
+    return f"{name}({', '.join(f'{k}={params[k]!r}' for k in sorted(params))})" if params else name
+
+
+def _tight(e: Expr) -> str:
+    return f"({e})" if isinstance(e, (Compare, Pipe)) else str(e)
+
+
+class Evaluation:
+    """One evaluation over samples. `run(leaf, rows)` scores a leaf on the samples at integer positions `rows`; `shape(call, rewards)` applies one."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        run: Callable[[Any, np.ndarray], Rewards],
+        shape: Callable[[ShapeCall, Rewards], Rewards],
+    ) -> None:
+        self.samples, self.run, self.shape = samples, run, shape
+        self.memo: dict[str, tuple[Rewards, np.ndarray]] = {}
+        groups = np.array([s.group for s in samples])
+        self.group = np.unique(groups, return_inverse=True)[1] if len(samples) else groups
+
+    def of(self, root: Expr) -> Rewards:
+        """Rewards of all samples."""
+        if isinstance(root, Const) or not any(hasattr(node, "scope") for node in root.walk()):
+            raise Refused(f"The reward expression `{root}` names no reward.")
+        out = self._eval(root, np.ones(len(self.samples), dtype=bool))
+        for name, part in out.parts.items():
+            for key, entry in part.rewards.evidence.items():
+                out.evidence.setdefault(key if len(out.parts) == 1 else f"{name}.{key}", entry)
+        if isinstance(root, Expr) and hasattr(root, "scope"):
+            own = out.parts[str(root)].rewards  # a bare reward: its reasons need no name before them
+            return Rewards(**dict(own.grains()), parts=out.parts, evidence=out.evidence)
+        return out
+
+    def _eval(self, node: Expr, need: np.ndarray) -> Rewards:
+        key = str(node)
+        if key in self.memo and not (need & ~self.memo[key][1]).any():
+            return self.memo[key][0]
+        if hasattr(node, "scope"):
+            return self._leaf(node, key, need)
+        out = self._node(node, need)
+        self.memo[key] = (out, need)
+        return out
+
+    def _leaf(self, leaf: Any, key: str, need: np.ndarray) -> Rewards:
+        """Scores the rows that are needed and not known; a group is never split, and scope `samples` sees all."""
+        if leaf.scope == "samples":
+            need = np.ones_like(need)
+        elif leaf.scope == "group":
+            need = np.isin(self.group, self.group[need])
+        known = self.memo.get(key)
+        new = need & ~known[1] if known else need
+        if leaf.scope != "sample" and known and new.any():
+            new = need  # evidence and values of a group come from one call
+        rows = np.flatnonzero(new)
+        raw = (
+            scatter(self.run(leaf, rows), rows, len(self.samples))
+            if len(rows)
+            else (known[0].parts[key].rewards if known else nothing(len(need)))
+        )
+        if known is not None and len(rows):
+            raw = merge(known[0].parts[key].rewards, raw, new)
+        named = Rewards(
+            **{name: Grain(g.value, g.state, {c: f"{leaf.name}: {why}" for c, why in g.reason.items()}) for name, g in raw.grains()},
+            parts={key: Part(raw)},
+            evidence=raw.evidence,
+        )
+        self.memo[key] = (named, need | known[1] if known else need)
+        return named
+
+    def _node(self, node: Expr, need: np.ndarray) -> Rewards:
+        match node:
+            case Sum(terms):
+                constant = sum(t.value for t in terms if isinstance(t, Const))
+                return algebra.total(
+                    [self._eval(t, need) for t in terms if not isinstance(t, Const)],
+                    [1.0] * sum(not isinstance(t, Const) for t in terms),
+                    constant,
+                )
+            case Product(terms):
+                factor = float(np.prod([t.value for t in terms if isinstance(t, Const)]))
+                parts = [self._eval(t, need) for t in terms if not isinstance(t, Const)]
+                return algebra.total([parts[0] if len(parts) == 1 else algebra.product(parts)], [factor])
+            case Fold(how, terms):
+                constants = [t.value for t in terms if isinstance(t, Const)]
+                return algebra.fold(how, [self._eval(t, need) for t in terms if not isinstance(t, Const)], constants)
+            case Compare(left, test, right):
+                return algebra.compare(self._eval(left, need), lambda value: TESTS[test](value, right))
+            case When(branch, condition):
+                state = self._eval(condition, need)
+                opened = algebra.is_open(state) & need if state.outcome is not None else need
+                value = constant_like(branch.value, len(need)) if isinstance(branch, Const) else self._eval(branch, opened)
+                return algebra.choose(state, value)
+            case Pipe(source, shape):
+                before = self._eval(source, need)
+                after = self.shape(shape, before)
+                after.parts = after.parts or before.parts
+                after.evidence = {**before.evidence, **after.evidence}
+                return after
+        raise TypeError(f"not a reward expression: {node!r}")
+
+
+def constant_like(value: float, n: int) -> Rewards:
+    return Rewards(outcome=Grain.of(np.full(n, value)))
+
+
+def nothing(n: int) -> Rewards:
+    return Rewards(outcome=Grain.of(np.zeros(n), np.full(n, State.ABSTAINED)))
+
+
+def scatter(r: Rewards, rows: np.ndarray, n: int) -> Rewards:
+    """Rewards of some rows as rewards of n, the others abstained."""
+    if len(rows) == n:
+        return r
+    grains = {}
+    for name, g in r.grains():
+        value = np.zeros((n, *g.value.shape[1:]))
+        state = np.full(value.shape, State.ABSTAINED, dtype=np.int8)
+        value[rows], state[rows] = g.value, g.state
+        grains[name] = Grain(value, state, {(int(rows[c[0]]), *c[1:]): why for c, why in g.reason.items()})
+    evidence = {}
+    for name, entry in r.evidence.items():
+        full: list[Any] = [None] * n
+        for i, x in zip(rows.tolist(), entry, strict=True):
+            full[i] = x
+        evidence[name] = full
+    return Rewards(**grains, evidence=evidence)
+
+
+def merge(old: Rewards, new: Rewards, where: np.ndarray) -> Rewards:
+    """`new` in the rows `where`, `old` elsewhere."""
+    order = np.where(where, np.arange(len(where)) + len(where), np.arange(len(where)))
+    if {n for n, _ in old.grains()} != {n for n, _ in new.grains()}:
+        return new if where.all() else old  # one of them scored nothing
+    keys = old.evidence.keys() | new.evidence.keys()
+    blank: list[Any] = [None] * len(where)
+    old, new = (Rewards(**dict(r.grains()), evidence={k: r.evidence.get(k, blank) for k in sorted(keys)}) for r in (old, new))
+    return Rewards.stack([old, new]).rows(order)
