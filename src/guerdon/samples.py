@@ -350,8 +350,13 @@ class Context:
     retrieve: Callable[..., Any] | None = None
     sandbox: Any = None
     store: Any = None
-    progress: Progress = Progress(0, 0)
+    progress: Progress = field(default_factory=lambda: Progress(0, 0))
     rng: np.random.Generator | None = None
+    usage: dict[str, Any] = field(default_factory=dict)
+    """Tokens that models computed, by room: see `backends.base.Usage`."""
+
+    def spend(self, room: str, usage: Any) -> None:
+        self.usage[room] = self.usage[room] + usage if room in self.usage else usage
 
     def service(self, name: str) -> Any:
         """The service or model of that name, or None."""

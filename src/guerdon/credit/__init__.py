@@ -1,0 +1,11 @@
+"""Rewards -> advantages (n, t): which token deserves what."""
+
+from guerdon.credit.core import credit as credit
+from guerdon.credit.gae import gae as gae
+from guerdon.credit.gae import lambda_returns as lambda_returns
+from guerdon.credit.gae import rewards_to_go as rewards_to_go
+from guerdon.credit.group import dr_grpo as dr_grpo
+from guerdon.credit.group import grpo as grpo
+from guerdon.credit.group import reinforce_pp as reinforce_pp
+from guerdon.credit.group import rloo as rloo
+from guerdon.credit.penalty import kl_reward as kl_reward

@@ -1,0 +1,9 @@
+"""Which tasks are drawn, which rows are trained on."""
+
+from guerdon.curation.core import keep as keep
+from guerdon.curation.core import select as select
+from guerdon.curation.rows import dynamic_sampling as dynamic_sampling
+from guerdon.curation.rows import overlong_filter as overlong_filter
+from guerdon.curation.rows import overlong_mask as overlong_mask
+from guerdon.curation.tasks import epochs as epochs
+from guerdon.curation.tasks import uniform as uniform

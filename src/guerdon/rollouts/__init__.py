@@ -1,0 +1,4 @@
+"""How samples are gathered."""
+
+from guerdon.rollouts.core import rollout as rollout
+from guerdon.rollouts.parallel import parallel as parallel

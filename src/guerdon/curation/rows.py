@@ -1,0 +1,34 @@
+"""Which rows are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from guerdon.curation.core import keep
+from guerdon.samples import Context, Kept, Rewards, Sample
+
+
+@keep
+def dynamic_sampling(samples: Sequence[Sample], rewards: Rewards, context: Context) -> Kept:
+    """Leaves out groups whose living rewards are all equal, or of which fewer than two live: they carry no gradient.
+
+    The loop refills the batch with fresh groups, `train.max_refills` times. Source: arXiv:2503.14476.
+    """
+    group = np.array([s.group for s in samples])
+    value, alive = rewards.total(), rewards.alive
+    rows = [np.flatnonzero(group == g) for g in dict.fromkeys(group.tolist()) if len(np.unique(value[(group == g) & alive])) > 1]
+    return Kept(np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64), np.ones(len(samples)))
+
+
+@keep
+def overlong_filter(samples: Sequence[Sample], rewards: Rewards, context: Context) -> Kept:
+    """Leaves out answers that ran out of tokens: they count in no baseline. Source: arXiv:2503.14476 (overlong filtering)."""
+    return Kept(np.flatnonzero([s.stop != "length" for s in samples]), np.ones(len(samples)))
+
+
+@keep
+def overlong_mask(samples: Sequence[Sample], rewards: Rewards, context: Context) -> Kept:
+    """Answers that ran out of tokens get weight 0: they stay in baselines and get no gradient."""
+    return Kept(np.arange(len(samples)), np.array([float(s.stop != "length") for s in samples]))

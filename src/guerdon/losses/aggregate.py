@@ -1,0 +1,39 @@
+"""Where every denominator goes: weights (n, t) over the whole optimiser batch, computed once, before it is split.
+
+Rows enter with the weight that curation gave them (0: no gradient), living rows only; a loss then is a plain weighted sum.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from guerdon.registry import registrar
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from guerdon.samples import Batch
+
+aggregate = registrar("aggregate")
+"""(batch, **params) -> weights (n, t). `batch.weights` holds 1 on written tokens of living rows, times the row's weight."""
+
+
+@aggregate
+def token_mean(batch: Batch) -> Float[Tensor, "n t"]:
+    """w / sum of all w: every token counts the same, long answers more (DAPO). Source: arXiv:2503.14476."""
+    return batch.weights / batch.weights.sum().clamp(min=1e-12)
+
+
+@aggregate
+def sequence_mean(batch: Batch) -> Float[Tensor, "n t"]:
+    """Mean over tokens within an answer, then over answers: every answer counts the same (GRPO). Source: arXiv:2402.03300."""
+    tokens = batch.mask.sum(1, keepdim=True).clamp(min=1)
+    rows = batch.weights.amax(1).sum().clamp(min=1e-12)
+    return batch.weights / tokens / rows
+
+
+@aggregate
+def constant(batch: Batch, tokens: int) -> Float[Tensor, "n t"]:
+    """w / (answers x tokens) with a fixed number of tokens, usually the limit (Dr. GRPO). Source: arXiv:2503.20783."""
+    return batch.weights / (batch.weights.amax(1).sum().clamp(min=1e-12) * tokens)

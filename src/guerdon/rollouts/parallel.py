@@ -1,0 +1,33 @@
+"""Independent answers to each task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from guerdon.backends.base import Model, SamplingParams
+from guerdon.rollouts.core import rollout
+from guerdon.samples import Context, Sample, Task
+from guerdon.spans import mark
+
+
+@rollout
+def parallel(
+    policy: Model, tasks: Sequence[Task], n: int, context: Context, *, max_tokens: int = 256, temperature: float = 1.0, top_p: float = 1.0,
+    top_k: int = 0, stop: Sequence[str] = (), split: str = "lines",
+) -> list[Sample]:  # fmt: skip
+    """n answers a task in one call of the backend. The seed comes from `context.rng`; groups are numbered by task, from 0."""
+    seed = int(context.rng.integers(2**31)) if context.rng is not None else 0
+    params = SamplingParams(max_tokens, temperature, top_p, top_k, tuple(stop), seed)
+    prefixes = [policy.encode(task.prompt) for task in tasks]
+    completions, usage = policy.sample(prefixes, n, params)
+    context.spend("rollouts", usage)
+    samples = []
+    for group, (task, prompt, several) in enumerate(zip(tasks, prefixes, completions, strict=True)):
+        for c in several:
+            text, offsets = policy.decode(c.ids)
+            sample = Sample(task, text, prompt, c.ids, offsets, np.ones(len(c.ids), dtype=bool), c.logprobs, c.version, group=group, stop=c.stop)
+            mark(sample, split)
+            samples.append(sample)
+    return samples
