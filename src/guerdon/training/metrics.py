@@ -6,6 +6,7 @@ A part of the reward is `reward/NAME`, an evaluation is `eval/...`. A value that
 STEP = "step"
 STAGE = "stage"  # position of the stage in the recipe, from 0
 
+SAMPLES = "samples"  # drawn in the step, in all rounds, dropped ones included
 REWARD = "reward"  # mean over samples with a verdict
 REWARD_STD = "reward_std"
 PASS_1 = "pass@1"  # share of samples that pass (the first part that is 0 or 1, or reward > 0.5)
