@@ -1,0 +1,3 @@
+"""Where models run: one seam, six verbs."""
+
+from guerdon.backends import tabular as tabular
