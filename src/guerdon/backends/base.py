@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from guerdon.registry import Refused, registrar
+from guerdon.registry import Refused, find, registrar
 from guerdon.samples import Batch, Prompt
 
 if TYPE_CHECKING:
@@ -19,7 +19,20 @@ backend = registrar("backend")
 """`@backend def local(path, head=None, adapter=None, trainable=True, ...) -> Model` opens a model by role."""
 
 CAPABILITIES = frozenset(
-    "entropy values logits hidden top_k_logprobs prompt_logprobs average embeds grad_dot prefix_cache full lora".split()
+    [
+        "entropy",
+        "values",
+        "logits",
+        "hidden",
+        "top_k_logprobs",
+        "prompt_logprobs",
+        "average",
+        "embeds",
+        "grad_dot",
+        "prefix_cache",
+        "full",
+        "lora",
+    ]
 )
 
 
@@ -70,6 +83,27 @@ class LossCall:
     params: Mapping[str, Any] = field(default_factory=dict)
 
 
+def loss_calls(loss: LossCall | Sequence[LossCall]) -> list[LossCall]:
+    return [loss] if isinstance(loss, LossCall) else list(loss)
+
+
+def loss_needs(calls: Sequence[LossCall]) -> tuple[str, ...]:
+    """What the losses want of a forward pass, `logprobs` first."""
+    return tuple(dict.fromkeys(["logprobs", *(need for call in calls for need in find("loss", call.name).needs)]))
+
+
+def total_loss(
+    calls: Sequence[LossCall], out: dict[str, Tensor], batch: Batch, instances: Mapping[str, Any] | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The sum of several losses of one forward pass, and their metrics. instances: by name, the objects of losses with own parameters."""
+    total, metrics = out["logprobs"].new_zeros(()), {}
+    for call in calls:
+        fn = (instances or {}).get(call.name) or find("loss", call.name).fn
+        value, found = fn(out, batch, **call.params)
+        total, metrics = total + value, {**metrics, **found}
+    return total, {**metrics, "loss": total.detach()}
+
+
 class Model(Protocol):
     """A model opened for one role: policy, reference, critic, reward model."""
 
@@ -99,9 +133,11 @@ class Model(Protocol):
         """
         ...
 
-    def forward_backward(self, batch: Batch, loss: LossCall, temperature: float = 1.0) -> tuple[dict[str, float], Usage]:
-        """Adds the gradient of the loss's sum over the batch, split into micro-batches along `unit`. Metrics are sums over the batch;
-        `loss` among them."""
+    def forward_backward(
+        self, batch: Batch, loss: LossCall | Sequence[LossCall], temperature: float = 1.0
+    ) -> tuple[dict[str, float], Usage]:
+        """Adds the gradient of the loss's sum over the batch, split into micro-batches along `unit`; several losses add up, from one
+        forward pass. Metrics are sums over the batch; `loss` among them."""
         ...
 
     def optim_step(self, lr: float, clip: float | None = 1.0, weight_decay: float = 0.0) -> dict[str, float]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from guerdon.backends.base import Completion, LossCall, Model, SamplingParams, Usage, backend, require
+from guerdon.backends.base import Completion, LossCall, Model, SamplingParams, Usage, backend, loss_calls, loss_needs, require, total_loss
 from guerdon.registry import Broke, Refused, find
 from guerdon.samples import Batch, Prompt
 
@@ -231,20 +231,23 @@ class Tabular:
         out = self._outputs(batch, want, temperature, self._look)
         return out, _usage(batch)
 
-    def forward_backward(self, batch: Batch, loss: LossCall, temperature: float = 1.0) -> tuple[dict[str, float], Usage]:
-        piece = find("loss", loss.name)
-        self._check(f"The loss {loss.name!r}", piece.needs)
+    def forward_backward(
+        self, batch: Batch, loss: LossCall | Sequence[LossCall], temperature: float = 1.0
+    ) -> tuple[dict[str, float], Usage]:
+        calls = loss_calls(loss)
+        for call in calls:
+            self._check(f"The loss {call.name!r}", find("loss", call.name).needs)
         self._train("forward_backward")
 
         def train(keys: Sequence[bytes]) -> dict[str, Tensor]:
             rows = self._rows(keys)
             return {name: F.embedding(rows, table) for name, table in self.tables.items()}
 
-        out = self._outputs(batch, ("logprobs", *piece.needs), temperature, train)
-        value, metrics = piece.fn(out, batch, **loss.params)
+        out = self._outputs(batch, loss_needs(calls), temperature, train)
+        value, metrics = total_loss(calls, out, batch)
         if value.requires_grad:  # not so where every row is empty
             value.backward()
-        return {name: float(x) for name, x in {**metrics, "loss": value.detach()}.items()}, _usage(batch)
+        return {name: float(x) for name, x in metrics.items()}, _usage(batch)
 
     def optim_step(self, lr: float, clip: float | None = 1.0, weight_decay: float = 0.0) -> dict[str, float]:
         self._train("optim_step")

@@ -1,0 +1,383 @@
+"""The recipe: a run as data, read from YAML or given in Python, refused as a whole before anything expensive starts.
+
+Every piece is named by `use:` and checked against its function's own parameters; a bare name is short for `{use: name}`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+
+import guerdon.backends
+import guerdon.credit
+import guerdon.curation
+import guerdon.envs
+import guerdon.losses
+import guerdon.rollouts
+import guerdon.shaping  # noqa: F401  (importing the rooms fills the registry)
+from guerdon import registry
+from guerdon.registry import Refused, find, nearest
+from guerdon.rewards import Reward, parse
+from guerdon.rewards.expr import Expr
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Use(BaseModel):
+    """A registered piece and its parameters: `{use: ppo_clip, clip: 0.2}`."""
+
+    model_config = ConfigDict(extra="allow")
+    use: str
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return dict(self.__pydantic_extra__ or {})
+
+
+def _use(x: Any) -> Any:
+    return {"use": x} if isinstance(x, str) else x
+
+
+def _tasks(x: Any) -> Any:
+    return {"use": "file", "path": x} if isinstance(x, str) and ("." in x or "/" in x) else _use(x)
+
+
+def _uses(x: Any) -> Any:
+    return [_use(item) for item in (x if isinstance(x, list) else [x])]
+
+
+Piece = Annotated[Use, BeforeValidator(_use)]
+Pieces = Annotated[list[Use], BeforeValidator(_uses)]
+Tasks = Annotated[Use, BeforeValidator(_tasks)]
+Expression = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, Expr) else x)]
+
+
+class ModelSpec(BaseModel):
+    """A model by role. Further keys are parameters of the backend. `of`: it starts as that model and follows it every so many steps."""
+
+    model_config = ConfigDict(extra="allow")
+    backend: str = "local"
+    path: str | None = None
+    of: str | None = None
+    every: int | None = Field(None, ge=1, description="copy each so many steps; frozen where absent")
+    tau: float = Field(1.0, gt=0, le=1, description="1 copies, below 1 averages")
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Kl(Strict):
+    """The KL penalty as a reward of every token; as a loss it is a term `{use: kl, coefficient: 0.01}`."""
+
+    coefficient: float = 0.01
+    estimator: Literal["k1", "k2", "k3"] = "k1"
+
+
+class Critic(Strict):
+    """How the model `critic` learns the return, after each policy update."""
+
+    lr: float = 1e-4
+    gamma: float = 1.0
+    lam: float = 1.0
+    clip: float | None = 1.0
+
+
+class Train(Strict):
+    steps: int = Field(100, ge=0, description="optimisation rounds: one batch of fresh samples each")
+    prompts: int = Field(16, ge=1, description="tasks a step")
+    samples: int = Field(8, ge=1, description="samples a task: the group")
+    lr: float = Field(1e-5, ge=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    clip: float | None = Field(1.0, description="largest global gradient norm")
+    weight_decay: float = 0.0
+    minibatches: int = Field(1, ge=1, description="optimiser steps that share one batch of samples")
+    passes: int = Field(1, ge=1, description="times each batch is gone through")
+    max_refills: int = Field(4, ge=0, description="further rounds of rollouts when curation leaves the batch short")
+    checkpoint_every: int = Field(10, ge=1)
+    samples_every: int = Field(1, ge=1, description="steps between two files of samples")
+
+
+class Eval(Strict):
+    tasks: Tasks | None = None
+    every: int = Field(20, ge=1)
+    samples: int = Field(1, ge=1)
+    temperature: float = Field(0.0, ge=0)
+    max_tokens: int | None = None
+    gold: Expression | None = Field(None, description="a held-out truth that is never trained on: the hack monitor")
+    keep_best: bool = True
+
+
+class Stage(Strict):
+    """What may differ between stages of one run."""
+
+    tasks: Tasks | None = None
+    reward: Expression | None = None
+    correct: Expression | None = Field(None, description="what counts as a pass (an outcome above 0.5); the reward unless stated")
+    rollout: Piece = Use(use="parallel")
+    select: Piece = Use(use="epochs")
+    keep: Pieces = []
+    kl: Kl | None = None
+    credit: Piece | None = Use(use="grpo")
+    aggregate: Piece = Use(use="token_mean")
+    loss: Pieces = [Use(use="ppo_clip")]
+    critic: Critic | None = None
+    train: Train = Train()
+
+
+class Recipe(Stage):
+    name: str = "run"
+    seed: int = 0
+    models: dict[str, ModelSpec] = {}
+    system: str | None = Field(None, description="a system message before every text prompt")
+    template: str | None = Field(None, description="text around every text prompt, with {prompt}")
+    chat: bool = Field(False, description="send text prompts as a user message through the model's chat template")
+    eval: Eval = Eval()
+    on_hostile: Literal["wrong", "failed"] = "wrong"
+    workers: int = Field(2, ge=1, description="processes for Python graders")
+    threads: int | None = Field(None, ge=1, description="torch threads; the library's choice where absent")
+    trackers: Pieces = []
+    plugins: list[str] = []
+    stages: list[dict[str, Any]] = []
+
+    @field_validator("models")
+    @classmethod
+    def _has_policy(cls, models: dict[str, ModelSpec]) -> dict[str, ModelSpec]:
+        for name, spec in models.items():
+            if spec.of is not None and spec.of not in models:
+                raise ValueError(f"model {name!r} follows {spec.of!r}, which is not among the models{nearest(spec.of, models)}")
+        return models
+
+    def staged(self) -> list[Stage]:
+        """The stages, each the recipe's own fields with the stage's laid over them."""
+        base = {name: getattr(self, name) for name in Stage.model_fields}
+        plain = Stage(**base).model_dump()
+        out = []
+        for changes in self.stages or [{}]:
+            merged = dict(plain)
+            for key, value in changes.items():
+                both = isinstance(value, Mapping) and isinstance(plain.get(key), Mapping) and "use" not in value
+                merged[key] = {**plain[key], **value} if both else value
+            out.append(_validate(Stage, merged, "a stage of the recipe"))
+        return out
+
+    def plain(self) -> dict[str, Any]:
+        """The resolved recipe as plain data: what `recipe.yaml` of a run holds."""
+        return self.model_dump(mode="json")
+
+
+MAY_CHANGE = ("eval", "trackers", "name")
+"""Fields that a resumed run may change, beside `train.steps` and how often samples and checkpoints are written."""
+MAY_CHANGE_IN_TRAIN = ("steps", "checkpoint_every", "samples_every")
+
+
+def read(source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from a file or a mapping, with `key=value` overrides (`train.steps=2`), checked as a whole.
+
+    Raises Refused with every problem found: unknown fields and pieces with the nearest name, wrong types, needs that nobody fills.
+    """
+    if isinstance(source, Recipe):
+        data, where = source.plain(), "the recipe"
+    elif isinstance(source, Mapping):
+        data, where = dict(source), "the recipe"
+    else:
+        path, where = Path(source), str(source)
+        if not path.is_file():
+            raise Refused(f"There is no recipe file {where}; `guerdon train RECIPE` takes a YAML file.")
+        try:
+            data = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise Refused(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(data, dict):
+            raise Refused(f"{where} must hold a mapping of fields, not {type(data).__name__}.")
+    for text in overrides:
+        _override(data, text)
+    for plugin in data.get("plugins") or []:
+        import_plugin(plugin)
+    recipe = _validate(Recipe, data, where)
+    problems = [p for stage in recipe.staged() for p in _problems(recipe, stage)]
+    if problems:
+        raise Refused(f"{where} cannot run: " + " ".join(dict.fromkeys(problems)))
+    return recipe
+
+
+def import_plugin(name: str) -> None:
+    """Import a module, or a Python file, whose decorators register pieces."""
+    try:
+        if name.endswith(".py"):
+            path = Path(name).resolve()
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[path.stem] = module
+            spec.loader.exec_module(module)
+        else:
+            importlib.import_module(name)
+    except Refused:
+        raise
+    except Exception as error:
+        raise Refused(f"The plug-in {name!r} cannot be imported: {type(error).__name__}: {error}.") from error
+
+
+def bind(kind: str, use: Use) -> Any:
+    """The piece with its parameters: an instance of a class, else the function and its parameters as a partial."""
+    import functools
+
+    piece = find(kind, use.use)
+    return piece.fn(**use.params) if inspect.isclass(piece.fn) else functools.partial(piece.fn, **use.params) if use.params else piece.fn
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Fields in which two resolved recipes differ, those that a resumed run may change left out."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if key == "train" and isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += [f"train.{k}" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k) and k not in MAY_CHANGE_IN_TRAIN]
+        elif a != b and key not in MAY_CHANGE:
+            found.append(key)
+    return found
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    key, eq, value = text.partition("=")
+    if not eq or not key:
+        raise Refused(f"{text!r} is no override; write key=value, for example train.steps=2.")
+    at = data
+    *path, last = key.split(".")
+    for name in path:
+        inner = at.get(name)
+        if isinstance(inner, str):  # a bare name grows parameters
+            inner = {"use": inner}
+        at[name] = dict(inner or {})
+        at = at[name]
+    try:
+        at[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        at[last] = value
+
+
+def _validate(model: type[Any], data: Mapping[str, Any], where: str) -> Any:
+    try:
+        return model.model_validate(dict(data))
+    except ValidationError as error:
+        raise Refused(f"{where} cannot be read: " + " ".join(_sentence(model, e) for e in error.errors())) from None
+
+
+def _sentence(model: type[BaseModel], error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"] if not str(part).startswith("function-"))
+    if error["type"] == "extra_forbidden":
+        owner: Any = model
+        for part in error["loc"][:-1]:
+            annotation = owner.model_fields[part].annotation if part in getattr(owner, "model_fields", {}) else None
+            owner = next((a for a in (annotation, *getattr(annotation, "__args__", ())) if hasattr(a, "model_fields")), owner)
+        return f"There is no field {place!r}{nearest(str(error['loc'][-1]), owner.model_fields)}"
+    return f"{place}: {error['msg'].removeprefix('Value error, ')} (got {str(error['input'])[:80]!r})."
+
+
+SKIP = {"rollout": 4, "keep": 3, "select": 3, "credit": 1, "aggregate": 1, "loss": 2, "env": 0, "backend": 1, "tracker": 0}
+"""Leading parameters of each contract that the engine fills; the rest are the recipe's."""
+
+
+def check_params(kind: str, use: Use, where: str) -> list[str]:
+    """Problems of one piece: an unknown name, unknown or missing parameters, values of the wrong type."""
+    try:
+        piece = find(kind, use.use)
+    except Refused as error:
+        return [f"{where}: {error}"]
+    is_class = inspect.isclass(piece.fn)
+    signature = inspect.signature(piece.fn.__init__ if is_class else piece.fn)
+    own = list(signature.parameters.values())[1 if is_class else SKIP[kind] :]
+    if any(p.kind is p.VAR_KEYWORD for p in own):
+        return []
+    known = {p.name: p for p in own}
+    problems = []
+    for name, value in use.params.items():
+        if name not in known:
+            problems.append(f"{where}: {kind} {use.use!r} has no parameter {name!r}{nearest(name, known)}")
+            continue
+        try:
+            hint = eval(known[name].annotation, dict(vars(sys.modules[piece.fn.__module__])))  # our own annotation, kept as text
+            TypeAdapter(hint).validate_python(value)
+        except (NameError, TypeError):
+            continue  # an annotation that only type checkers can see
+        except ValidationError as error:
+            problems.append(f"{where}: {use.use}.{name} = {value!r}: {error.errors()[0]['msg']}.")
+    missing = [p.name for p in own if p.default is p.empty and p.name not in use.params]
+    return problems + [f"{where}: {kind} {use.use!r} needs the parameter {name!r}." for name in missing]
+
+
+FILLED = ("logprobs", "ref_logprobs", "values", "returns", "entropy")
+"""Batch fields that collation can fill by forward passes."""
+
+
+def _problems(recipe: Recipe, stage: Stage) -> list[str]:
+    found = []
+    pieces = [("rollout", stage.rollout), ("select", stage.select), ("aggregate", stage.aggregate)]
+    pieces += [("keep", k) for k in stage.keep] + [("loss", term) for term in stage.loss] + [("tracker", t) for t in recipe.trackers]
+    pieces += [("credit", stage.credit)] if stage.credit else []
+    pieces += [("env", t) for t in (stage.tasks, recipe.eval.tasks) if t is not None]
+    for kind, use in pieces:
+        found += check_params(kind, use, kind)
+    if "policy" not in recipe.models:
+        found.append("models: there is no `policy`; write models: {policy: {path: FOLDER_OR_NAME}}.")
+    for name, spec in recipe.models.items():
+        if spec.of is None:
+            found += check_params("backend", Use(use=spec.backend, **spec.params), f"models.{name}")
+    if stage.tasks is None:
+        found.append("tasks: missing; give a file (tasks: problems.jsonl) or a world (tasks: {use: arithmetic, n: 1000}).")
+    for field in ("reward", "correct"):
+        text = getattr(stage, field)
+        if text is not None:
+            found += expression_problems(field, text, recipe)
+    if recipe.eval.gold is not None:
+        found += expression_problems("eval.gold", recipe.eval.gold, recipe)
+    if found:
+        return found
+    reads = {need for use in stage.loss for need in find("loss", use.use).about.get("fields", ())}
+    credit = find("credit", stage.credit.use) if stage.credit else None
+    reads |= set(credit.needs) if credit else set()
+    if "values" in reads and "critic" not in recipe.models:
+        found.append(
+            "credit: it needs the field 'values', which a critic fills; add models: {critic: {path: ..., head: scalar}} and critic: {}."
+        )
+    if ("ref_logprobs" in reads or stage.kl) and "reference" not in recipe.models:
+        found.append("The KL term needs the field 'ref_logprobs'; add models: {reference: {of: policy}}.")
+    for need in sorted(reads - set(FILLED)):
+        found.append(f"Nothing fills the batch field {need!r}; it would have to be a numeric column of the tasks.")
+    if stage.kl and credit and "token" not in credit.about.get("grains", ("outcome",)):
+        found.append(
+            f"kl: credit {credit.name!r} reads outcome rewards only and would ignore a token reward; use the loss term {{use: kl}}."
+        )
+    return found
+
+
+def expression_problems(field: str, text: str, recipe: Recipe) -> list[str]:
+    """Problems of a reward expression: names, parameters, services that no model of the recipe provides."""
+    try:
+        expression = parse(text)
+    except Refused as error:
+        return [f"{field}: {error}"]
+    found = []
+    for leaf in expression.walk():
+        if isinstance(leaf, Reward):
+            for service in leaf.services:
+                if service not in recipe.models and service not in ("progress", "rng", "score", "workers"):
+                    found.append(
+                        f"{field}: the reward {leaf.name!r} needs the service {service!r}, which this recipe has not; declare it under models."
+                    )
+    return found
+
+
+__all__ = ["Eval", "Recipe", "Stage", "Train", "Use", "bind", "check_params", "differing", "import_plugin", "read", "registry"]

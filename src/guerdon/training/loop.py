@@ -1,0 +1,196 @@
+"""The arrow, one line a room: tasks -> rollouts -> rewards -> shaping -> curation -> credit -> losses -> backend.
+
+(Shapes are part of the reward expression, so `run.score` covers rewards and shaping.) What a step measures is in `measure.py`, what
+surrounds the steps - models, folder, checkpoints - in `run.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from guerdon.backends.base import LossCall
+from guerdon.credit import kl_reward, lambda_returns
+from guerdon.samples import Batch, Kept, Progress, Rewards, Sample, collate
+from guerdon.training import measure
+from guerdon.training import metrics as m
+
+if TYPE_CHECKING:
+    from guerdon.training.run import Run, Running
+
+
+@dataclass
+class Gathered:
+    """The samples of one step, in all rounds: `rows` are those that curation kept, in order; `weights` theirs."""
+
+    samples: list[Sample]
+    rewards: Rewards
+    rows: np.ndarray
+    weights: np.ndarray
+    pairs: np.ndarray
+    refills: int
+
+
+def train_step(run: Run, stage: Running, step: int) -> dict[str, Any]:
+    """One round: a batch of fresh samples, and the optimiser steps on it. Returns the step's metrics."""
+    run.context.progress = Progress(step - 1, run.total)
+    found = gather(run, stage, step)
+    with run.clock("credit"):
+        batch = assemble(run, stage, found)
+        if stage.credit is not None:
+            batch.advantages = stage.credit(batch)
+    with run.clock("update"):
+        learned = update(run, stage, batch, step) | stage.learn(batch, run.context)
+    follow(run, step)
+    with run.clock("io"):
+        values = measure.of_samples(run, stage, found, step) | measure.of_batch(batch) | learned
+        if step % stage.spec.train.samples_every == 0 or step in (1, run.total):
+            run.folder.samples(step, found.samples, found.rewards, {int(i): at for at, i in enumerate(found.rows)}, batch)
+    return values
+
+
+def gather(run: Run, stage: Running, step: int) -> Gathered:
+    """select, rollout, score, keep; again for the groups that curation left out, until the batch is full or max_refills is spent."""
+    spec = stage.spec.train
+    several: list[Gathered] = []
+    missing, groups = spec.prompts, 0
+    for round in range(1 + spec.max_refills):
+        run.context.rng = np.random.default_rng([run.recipe.seed, stage.index, step, round])
+        with run.clock("rollouts"):
+            tasks = stage.select(stage.tasks, missing, run.context.rng)
+            stage.prepare(tasks, run)
+            samples = stage.rollout(run.models["policy"], tasks, spec.samples, run.context)
+        for sample in samples:
+            sample.group += groups
+        groups += len(tasks)
+        with run.clock("rewards"):
+            rewards = run.score(stage.reward, samples, f"{stage.index}/{step}/{round}")
+            stage.observe(samples, rewards, run.context, "train")
+        with run.clock("curation"):
+            kept = curate(stage, samples, rewards, run.context)
+        several.append(Gathered(samples, rewards, kept.rows, kept.weights[kept.rows], kept.pairs, round))
+        missing -= len({samples[i].group for i in kept.rows.tolist()})
+        if missing <= 0:
+            break
+    return join(several)
+
+
+def curate(stage: Running, samples: list[Sample], rewards: Rewards, context: Any) -> Kept:
+    """All `keep` pieces in turn, each on the rows that the one before left."""
+    rows, weights = np.arange(len(samples)), np.ones(len(samples))
+    pairs = np.zeros((0, 2), dtype=np.int64)
+    for keep in stage.keep:
+        kept = keep([samples[i] for i in rows.tolist()], rewards.rows(rows), context)
+        pairs = rows[kept.pairs] if len(kept.pairs) else pairs
+        weights[rows] *= kept.weights
+        rows = rows[kept.rows]
+    return Kept(rows, weights, pairs)
+
+
+def join(several: list[Gathered]) -> Gathered:
+    starts = np.cumsum([0] + [len(g.samples) for g in several])
+    return Gathered(
+        [s for g in several for s in g.samples],
+        Rewards.stack([g.rewards for g in several]),
+        np.concatenate([g.rows + at for g, at in zip(several, starts, strict=False)]).astype(np.int64),
+        np.concatenate([g.weights for g in several]),
+        np.concatenate([g.pairs + at for g, at in zip(several, starts, strict=False)]),
+        several[-1].refills,
+    )
+
+
+def assemble(run: Run, stage: Running, found: Gathered) -> Batch:
+    """The kept rows as a batch, with the fields that credit and loss need filled by forward passes."""
+    batch = collate([found.samples[i] for i in found.rows.tolist()], found.rewards.rows(found.rows), dtype=run.dtype)
+    batch.weights = batch.weights * torch.from_numpy(found.weights).to(batch.weights)[:, None]
+    if len(found.pairs):
+        position = np.full(len(found.samples), -1)
+        position[found.rows] = np.arange(len(found.rows))
+        batch.pairs = torch.from_numpy(position[found.pairs])
+        batch.unit = pair_units(batch)
+    for name in stage.fields:
+        if name == "ref_logprobs":
+            batch.fields[name] = run.forward("reference", batch, "logprobs", stage.temperature)
+        elif name == "values":
+            batch.fields[name] = run.forward("critic", batch, "values", stage.temperature)
+        elif name == "entropy":
+            batch.fields[name] = run.forward("policy", batch, "entropy", stage.temperature)
+    if stage.spec.kl is not None:
+        batch = kl_reward(batch, stage.spec.kl.coefficient, stage.spec.kl.estimator)
+    if stage.spec.critic is not None:
+        batch.fields["returns"] = lambda_returns(batch, stage.spec.critic.gamma, stage.spec.critic.lam)
+    return batch
+
+
+def pair_units(batch: Batch) -> torch.Tensor:
+    """Rows of one pair share a unit; chains of pairs share one too."""
+    unit = torch.arange(len(batch))
+    changed = True
+    while changed:
+        lowest = unit.clone()
+        for a, b in batch.pairs.tolist():
+            lowest[a] = lowest[b] = min(int(lowest[a]), int(lowest[b]))
+        changed = not torch.equal(lowest, unit)
+        unit = lowest
+    return unit
+
+
+def update(run: Run, stage: Running, batch: Batch, step: int) -> dict[str, float]:
+    """`passes` times through the batch, each in `minibatches` optimiser steps. Metrics: of the first loss before any change, means of the rest."""
+    spec = stage.spec.train
+    lr = learning_rate(spec, step - stage.first)
+    policy, critic = run.models["policy"], run.models.get("critic") if stage.spec.critic else None
+    seen: list[dict[str, float]] = []
+    rng = np.random.default_rng([run.recipe.seed, stage.index, step, 2**20])
+    for part in optimiser_batches(batch, spec.passes, spec.minibatches, rng):
+        if not bool(part.weights.any()):
+            continue
+        part.weights = stage.aggregate(part)
+        share = float(part.weights.sum())
+        values, usage = policy.forward_backward(part, stage.losses if seen else [*stage.losses, *stage.monitors], stage.temperature)
+        run.context.spend("update", usage)
+        seen.append({k: v if k == m.LOSS else v / share for k, v in values.items()} | policy.optim_step(lr, spec.clip, spec.weight_decay))
+        if critic is not None and stage.spec.critic is not None:
+            values, usage = critic.forward_backward(part, [LossCall("value_mse")], stage.temperature)
+            run.context.spend("update", usage)
+            critic.optim_step(stage.spec.critic.lr, stage.spec.critic.clip)
+            seen[-1][m.VALUE_LOSS] = values["value_error"] / share / 2
+    if not seen:
+        run.event(step, "nothing to train on", "no sample of this step had a verdict and a weight; the policy was left as it is")
+        return {m.LR: lr}
+    names = dict.fromkeys(name for values in seen for name in values)
+    return {m.LR: lr} | {name: float(np.mean([v[name] for v in seen if name in v])) for name in names}
+
+
+def optimiser_batches(batch: Batch, passes: int, minibatches: int, rng: np.random.Generator) -> Iterator[Batch]:
+    """The batch itself, or shuffled parts of it that never split a unit."""
+    if passes == minibatches == 1:
+        yield replace(batch)
+        return
+    units = torch.unique(batch.unit)
+    for _ in range(passes):
+        order = units[torch.from_numpy(rng.permutation(len(units)))]
+        for part in torch.tensor_split(order, minibatches):
+            rows = torch.isin(batch.unit, part).nonzero()[:, 0]
+            if len(rows):
+                yield batch.rows(rows)
+
+
+def learning_rate(spec: Any, done: int) -> float:
+    """Linear warm-up over `warmup` steps, then constant, or linearly or by a half cosine to 0 at the last step."""
+    if done < spec.warmup:
+        return spec.lr * (done + 1) / spec.warmup
+    share = (done - spec.warmup) / max(1, spec.steps - spec.warmup)
+    factor = {"constant": 1.0, "linear": 1 - share, "cosine": 0.5 * (1 + float(np.cos(np.pi * share)))}[spec.schedule]
+    return spec.lr * factor
+
+
+def follow(run: Run, step: int) -> None:
+    """Models that follow another one."""
+    for name, spec in run.recipe.models.items():
+        if spec.of is not None and spec.every is not None and step % spec.every == 0:
+            run.models[name].copy(run.models[spec.of], spec.tau)

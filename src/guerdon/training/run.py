@@ -1,0 +1,426 @@
+"""What surrounds the loop: models are opened, the folder written, the policy evaluated, checkpoints kept, a killed run resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from guerdon import recipe as recipes
+from guerdon.backends.base import LossCall, Model, require
+from guerdon.recipe import Recipe, Stage, Use, bind
+from guerdon.registry import Refused, find
+from guerdon.rewards import parse
+from guerdon.rewards.expr import Const, Expr, Pipe
+from guerdon.samples import Batch, Context, Grain, Progress, Rewards, Sample, Task
+from guerdon.scoring.cache import Journal
+from guerdon.scoring.engine import Engine
+from guerdon.training import checkpoint, measure
+from guerdon.training import metrics as m
+from guerdon.training.folder import Folder
+from guerdon.training.loop import train_step
+from guerdon.training.record import read_metrics, read_recipe
+from guerdon.training.trackers import Tracker
+
+
+@dataclass
+class Result:
+    """A finished run: its folder, one dict of metrics a step, the report."""
+
+    folder: Path
+    metrics: list[dict[str, Any]]
+    report: Path
+
+    def last(self, name: str) -> Any:
+        """The latest value of a metric."""
+        return next(values[name] for values in reversed(self.metrics) if name in values)
+
+
+class Running:
+    """A stage of a recipe with its pieces bound: what the loop calls."""
+
+    def __init__(self, recipe: Recipe, spec: Stage, index: int, first: int, tasks: Sequence[Task]) -> None:
+        self.recipe, self.spec, self.index, self.first, self.tasks = recipe, spec, index, first, tasks
+        self.last = first + spec.train.steps - 1
+        self.reward: Expr = parse(spec.reward) if spec.reward else Const(0.0)
+        self.correct: Expr = parse(spec.correct) if spec.correct else self.reward
+        self.rollout, self.select = bind("rollout", spec.rollout), bind("select", spec.select)
+        self.keep = [bind("keep", use) for use in spec.keep]
+        self.credit = bind("credit", spec.credit) if spec.credit else None
+        self.aggregate = bind("aggregate", spec.aggregate)
+        self.losses = [LossCall(use.use, use.params) for use in spec.loss]
+        reads = set(find("credit", spec.credit.use).needs) if spec.credit else set()
+        reads |= {name for use in spec.loss for name in find("loss", use.use).about.get("fields", ())}
+        reads |= {"ref_logprobs"} if spec.kl or "reference" in recipe.models else set()
+        reads |= {"values"} if spec.critic else set()
+        self.fields = sorted(reads - {"returns", "logprobs"})
+        self.ratio = "logprobs" in reads or spec.kl is not None
+        monitors = ["logprob_gap"] * (spec.credit is not None) + ["kl_to_reference"] * ("ref_logprobs" in reads)
+        self.monitors = [LossCall(name) for name in monitors]
+        temperature = spec.rollout.params.get("temperature", default(find("rollout", spec.rollout.use).fn, "temperature", 1.0))
+        self.temperature = float(temperature) or 1.0
+        self.prepared: set[str] = set()
+
+    def stateful(self) -> Iterator[tuple[str, Any]]:
+        """Pieces that may have hooks, with a name that is the same in every run of the recipe."""
+        yield "select", self.select
+        yield from ((f"keep/{i}", keep) for i, keep in enumerate(self.keep))
+        shapes = [node.shape for node in self.reward.walk() if isinstance(node, Pipe)]
+        yield from ((f"shape/{i}/{call.name}", call.fn) for i, call in enumerate(shapes))
+
+    def prepare(self, tasks: Sequence[Task], run: Run) -> None:
+        new = [task for task in tasks if task.id not in self.prepared]
+        for _, piece in self.stateful():
+            if new and hasattr(piece, "prepare"):
+                piece.prepare(new, run.context.score, run.context)
+        self.prepared.update(task.id for task in new)
+
+    def observe(self, samples: Sequence[Sample], rewards: Rewards, context: Context, on: str) -> None:
+        for _, piece in self.stateful():
+            if hasattr(piece, "observe"):
+                piece.observe(samples, rewards, context, on=on)
+
+    def learn(self, batch: Batch, context: Context) -> dict[str, float]:
+        """The `update` hook of what learns beside the policy, once a step."""
+        return {k: v for _, piece in self.stateful() if hasattr(piece, "update") for k, v in piece.update(batch, context).items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {name: piece.state_dict() for name, piece in self.stateful() if hasattr(piece, "state_dict")}
+        return {"pieces": state, "prepared": sorted(self.prepared) if any(hasattr(p, "prepare") for _, p in self.stateful()) else []}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, piece in self.stateful():
+            if name in state["pieces"]:
+                piece.load_state_dict(state["pieces"][name])
+        self.prepared = set(state["prepared"])
+
+
+class Run:
+    """A recipe with its models opened and its folder at hand."""
+
+    def __init__(self, recipe: Recipe, path: Path, tasks: Mapping[str, Sequence[Task]], trackers: Sequence[Tracker] = ()) -> None:
+        """tasks: by the text of each `tasks:` field, loaded. Opens the models; refuses what their backends cannot do; writes nothing."""
+        self.recipe, self.path = recipe, path
+        if recipe.threads:
+            torch.set_num_threads(recipe.threads)
+        self.stages: list[Running] = []
+        for index, spec in enumerate(recipe.staged()):
+            first = self.stages[-1].last + 1 if self.stages else 1
+            self.stages.append(Running(recipe, spec, index, first, tasks[key_of(spec.tasks)]))
+        self.eval_tasks = tasks[key_of(recipe.eval.tasks)] if recipe.eval.tasks else []
+        self.total = self.stages[-1].last
+        self.models = open_models(recipe)
+        self.check_capabilities()
+        self.context = Context(models=self.models, progress=Progress(0, self.total))
+        self.engine = Engine(self.context, workers=recipe.workers, on_hostile=recipe.on_hostile)
+        self.context.score = lambda samples: self.engine.score(self.stages[0].reward, samples)
+        for stage in self.stages:
+            for expression in (stage.reward, stage.correct):
+                if not isinstance(expression, Const):
+                    self.engine.check(expression)
+        self.gold = self.engine.check(recipe.eval.gold) if recipe.eval.gold else None
+        self.dtype = getattr(self.models["policy"], "dtype", torch.float32)
+        self.trackers = list(trackers)
+        self.seconds: dict[str, float] = {}
+
+    def check_capabilities(self) -> None:
+        for stage in self.stages:
+            for use in stage.spec.loss:
+                require("policy", self.models["policy"], f"The loss {use.use!r}", find("loss", use.use).needs)
+            if "values" in stage.fields:
+                require("critic", self.models["critic"], f"The credit {stage.spec.credit and stage.spec.credit.use!r}", ("values",))
+        for name, spec in self.recipe.models.items():
+            if spec.of is not None and spec.tau < 1:
+                require(name, self.models[name], f"tau {spec.tau} of the model {name!r}", ("average",))
+
+    # ---------------------------------------------------------------- services of the loop
+
+    @contextmanager
+    def clock(self, room: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[room] = self.seconds.get(room, 0.0) + time.perf_counter() - start
+
+    def score(self, expression: Expr, samples: Sequence[Sample], key: str) -> Rewards:
+        """Rewards, journalled under the key and what was written: on replay the verdicts of the first time are read back."""
+        if isinstance(expression, Const):
+            return Rewards(outcome=Grain.of(np.full(len(samples), expression.value)))
+        digest = hashlib.blake2b(digest_size=12)
+        for s in samples:
+            digest.update(s.text.encode("utf-8", "surrogatepass") + b"\0" + s.task.id.encode() + b"\0")
+        return self.engine.score(expression, samples, key=f"{key}/{expression}/{digest.hexdigest()}")
+
+    def passes(self, stage: Running, samples: Sequence[Sample], rewards: Rewards, key: str) -> np.ndarray:
+        """(n,) bool: which samples pass, from the rewards at hand where `correct` is one of their parts."""
+        name = str(stage.correct)
+        if name == str(stage.reward):
+            found = rewards
+        elif name in rewards.parts and rewards.parts[name].rewards.alive.all():
+            found = rewards.parts[name].rewards
+        else:
+            found = self.score(stage.correct, samples, key)
+        return measure.passed(found.total(), found.alive)
+
+    def forward(self, model: str, batch: Batch, want: str, temperature: float) -> torch.Tensor:
+        out, usage = self.models[model].forward(batch, (want,), temperature)
+        self.context.spend("update", usage)
+        return out[want].to(batch.weights.dtype)
+
+    def event(self, step: int, kind: str, text: str) -> None:
+        self.folder.event(step, kind, text)
+        for tracker in self.trackers:
+            tracker.on_event(step, kind, text)
+
+    # ---------------------------------------------------------------- a run from start to end
+
+    def begin(self) -> int:
+        """Make or reopen the folder. Returns the step that is done."""
+        start = checkpoint.latest(self.path / "checkpoints")
+        self.folder = Folder(self.path)
+        self.folder.recipe(self.recipe.plain())
+        self.engine.journal = self.journal = Journal(self.path / "journal.sqlite")
+        if start is None:
+            self.folder.rewind(-1)
+            self.history: list[dict[str, Any]] = []
+            self.best: float | None = None
+            return -1
+        state = checkpoint.read(start, self.changing())
+        if state["tasks"] != self.digest():
+            raise Refused(
+                f"The tasks of {self.path} have changed since its checkpoint was written; resume with the tasks it was started with."
+            )
+        for stage, saved in zip(self.stages, state["stages"], strict=True):
+            stage.load_state_dict(saved)
+        self.folder.rewind(state["step"])
+        self.history = [values for values in read_metrics(self.path) if m.EVAL_ACCURACY in values]
+        self.best = state["best"]
+        return state["step"]
+
+    def go(self) -> None:
+        """Every step that is not done. Killed at any moment, a new `go` on the same folder ends with the same numbers."""
+        done = self.begin()
+        for tracker in self.trackers:
+            tracker.on_start(self.recipe.plain(), self.path, max(done, 0), self.total)
+        try:
+            for step in range(done + 1, self.total + 1):
+                self.step(step)
+        finally:
+            for tracker in self.trackers:
+                tracker.on_end()
+            self.engine.close()
+
+    def step(self, step: int) -> None:
+        """Step 0 is the evaluation before training."""
+        self.seconds = {}
+        start, before = time.perf_counter(), self.context.usage.get("rollouts")
+        stage = next(s for s in self.stages if step <= s.last)
+        values: dict[str, Any] = {m.STEP: step, m.STAGE: stage.index}
+        if step > 0:
+            values |= train_step(self, stage, step)
+            if values.get(m.LOGPROB_GAP, 0.0) > m.LOGPROB_GAP_WARNING:
+                self.event(
+                    step, "warning", f"sampled and recomputed log-probabilities differ by {values[m.LOGPROB_GAP]:.3f} a token on average"
+                )
+            usage = self.context.usage["rollouts"]
+            elapsed = time.perf_counter() - start
+            values[m.TOKENS_PER_SECOND] = (usage.new - (before.new if before else 0)) / elapsed
+        if self.eval_tasks and (step % self.recipe.eval.every == 0 or step == self.total):
+            with self.clock("eval"):
+                values |= self.evaluate(step, stage)
+        values[m.SECONDS] = time.perf_counter() - start
+        values |= {m.SECONDS_BY_ROOM + room: seconds for room, seconds in self.seconds.items()}
+        self.folder.metrics(values)
+        for tracker in self.trackers:
+            tracker.on_step(values)
+        if step > 0 and (step % stage.spec.train.checkpoint_every == 0 or step == self.total):
+            state = {"step": step, "best": self.best, "tasks": self.digest(), "stages": [s.state_dict() for s in self.stages]}
+            checkpoint.write(self.path / "checkpoints", step, self.changing(), state)
+
+    def evaluate(self, step: int, stage: Running) -> dict[str, Any]:
+        """Held-out tasks: passes, reward, gold; the hack monitor; keep-best."""
+        spec = self.recipe.eval
+        params = {k: v for k, v in stage.spec.rollout.params.items() if k in ("max_tokens", "stop", "split")}
+        params |= {"temperature": spec.temperature} | ({"max_tokens": spec.max_tokens} if spec.max_tokens else {})
+        self.context.rng = np.random.default_rng([self.recipe.seed, 2**21])
+        self.context.progress = Progress(step, self.total)
+        samples = bind("rollout", Use(use="parallel", **params))(
+            self.models["policy"], self.eval_tasks, spec.samples, Spending(self.context)
+        )
+        rewards = self.score(stage.reward, samples, f"{stage.index}/{step}/eval")
+        gold = self.score(self.gold, samples, f"{stage.index}/{step}/gold") if self.gold else None
+        ok = self.passes(stage, samples, rewards, f"{stage.index}/{step}/eval-correct")
+        values = measure.evaluation(samples, rewards, ok, gold)
+        stage.observe(samples, rewards, self.context, "eval")
+        self.folder.evaluation(step, samples, rewards, ok.tolist(), gold)
+        if measure.hacked(self.history, values, len(samples)):
+            values[m.HACK] = 1
+            best = max(self.history, key=lambda v: v[m.EVAL_GOLD])
+            said = f"the reward rose from {best[m.EVAL_REWARD]:.3f} to {values[m.EVAL_REWARD]:.3f}, the gold fell from {best[m.EVAL_GOLD]:.3f} to {values[m.EVAL_GOLD]:.3f}"
+            self.event(step, "hack", f"{said} since step {best[m.STEP]}: the policy may be cheating its reward")
+        self.history.append({m.STEP: step} | values)
+        score = values[m.EVAL_GOLD] if m.EVAL_GOLD in values else values[m.EVAL_ACCURACY]
+        if spec.keep_best and (self.best is None or score > self.best) and step > 0:
+            self.best = score
+            checkpoint.save(self.path / "checkpoints" / "best", {"policy": self.models["policy"]}, {"step": step, "score": score})
+        return values
+
+    def changing(self) -> dict[str, Model]:
+        """Models that a checkpoint holds: those that learn or follow; the frozen ones are opened anew."""
+        out = {"policy": self.models["policy"]}
+        for name, spec in self.recipe.models.items():
+            if name == "critic" or (spec.of is not None and spec.every is not None):
+                out[name] = self.models[name]
+        return out
+
+    def digest(self) -> str:
+        """Of the ids and prompts of all tasks."""
+        found = hashlib.blake2b(digest_size=8)
+        for tasks in [*(stage.tasks for stage in self.stages), self.eval_tasks]:
+            for task in tasks:
+                found.update(repr((task.id, task.prompt, task.reference)).encode("utf-8", "surrogatepass"))
+        return found.hexdigest()
+
+
+def Spending(context: Context) -> Context:
+    """A context for evaluation: the same services, its tokens counted under their own name."""
+    from dataclasses import replace
+
+    own = replace(context, usage={})
+    return own
+
+
+def default(fn: Any, name: str, otherwise: Any) -> Any:
+    parameter = inspect.signature(fn).parameters.get(name)
+    return otherwise if parameter is None or parameter.default is parameter.empty else parameter.default
+
+
+def key_of(use: Use | None) -> str:
+    return "" if use is None else yaml.safe_dump(use.model_dump(), sort_keys=True)
+
+
+def open_models(recipe: Recipe) -> dict[str, Model]:
+    """Every model of the recipe by name; one that follows another opens as a frozen twin of it, without head or adapter."""
+    out: dict[str, Model] = {}
+    for name, spec in recipe.models.items():
+        source = recipe.models[spec.of] if spec.of else spec
+        params = {k: v for k, v in source.params.items() if not spec.of or k not in ("head", "adapter", "trainable")}
+        if spec.of or name not in ("policy", "critic"):
+            params.setdefault("trainable", False)
+        out[name] = find("backend", source.backend).fn(source.path, **params)
+    return out
+
+
+def load_tasks(recipe: Recipe) -> dict[str, list[Task]]:
+    """The tasks of every `tasks:` field, with the recipe's system message and template laid around text prompts."""
+    out: dict[str, list[Task]] = {}
+    for use in [*(stage.tasks for stage in recipe.staged()), recipe.eval.tasks]:
+        if use is None or key_of(use) in out:
+            continue
+        tasks = [dress(task, recipe) for task in bind("env", use)()]
+        if not tasks:
+            raise Refused(f"The tasks {use.model_dump()} are empty; give at least one.")
+        out[key_of(use)] = tasks
+    return out
+
+
+def dress(task: Task, recipe: Recipe) -> Task:
+    """A text prompt inside the recipe's template, as messages where there is a system message or `chat`."""
+    if not isinstance(task.prompt, str) or not (recipe.template or recipe.system or recipe.chat):
+        return task
+    text = recipe.template.replace("{prompt}", task.prompt) if recipe.template else task.prompt
+    prompt: Any = text
+    if recipe.system or recipe.chat:
+        prompt = [{"role": "system", "content": recipe.system}] * bool(recipe.system) + [{"role": "user", "content": text}]
+    return Task(task.id, prompt, task.reference, task.meta)
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
+    *overrides: str,
+    folder: str | Path | None = None,
+    resume: str | Path | None = None,
+    trackers: Sequence[Tracker] = (),
+    **fields: Any,
+) -> Result:
+    """Train, and write `folder` (RUNS/NAME-N unless given) with metrics, samples, checkpoints and report.html.
+
+    The recipe is a YAML file, a mapping, or its fields as keywords (`tasks` may be a list of Task, `reward` an expression). resume: a run
+    folder to go on with; a recipe given beside it may differ in steps, evaluation and trackers only. Raises Refused before anything is begun,
+    Broke when a run cannot go on.
+    """
+    from guerdon.training.report import write_report
+
+    spec, path = prepare(recipe, overrides, folder, resume, fields)
+    run = Run(spec, path, load_tasks(spec), [*(bind("tracker", use) for use in spec.trackers), *trackers])
+    run.go()
+    return Result(path, read_metrics(path), write_report(path))
+
+
+def prepare(
+    recipe: Any,
+    overrides: Sequence[str] = (),
+    folder: str | Path | None = None,
+    resume: str | Path | None = None,
+    fields: Mapping[str, Any] | None = None,
+) -> tuple[Recipe, Path]:
+    """The checked recipe and the run's folder (not made yet, but for tasks given as a list)."""
+    path = Path(resume or folder or "")
+    if resume is not None:
+        saved, _ = read_recipe(path)
+        if not saved:
+            raise Refused(f"{path} is no run folder: it has no recipe.yaml; name a folder that `guerdon train` wrote.")
+        spec = recipes.read(recipe if recipe is not None else saved, overrides)
+        if changed := recipes.differing(saved, spec.plain()):
+            raise Refused(
+                f"{path} was started with another recipe; these fields differ: {', '.join(changed)}. Put them back, or start a new run."
+            )
+        return spec, path
+    data = dict(recipe) if isinstance(recipe, Mapping) else recipe
+    if fields:
+        data = {**(data or {}), **fields}
+    if data is None:
+        raise Refused("Nothing to train: give a recipe file, or its fields as keywords.")
+    if folder is None:
+        name = data.get("name", "run") if isinstance(data, Mapping) else Path(str(data)).stem
+        path = new_folder(Path("runs"), name)
+    elif checkpoint.latest(path / "checkpoints") or (path / "metrics.jsonl").exists():
+        raise Refused(f"{path} already holds a run; go on with `--resume {path}`, or name another folder.")
+    if isinstance(data, dict):
+        data = {**data, **store_tasks(data, path)}
+    return recipes.read(data, overrides), path
+
+
+def store_tasks(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Tasks given as a list are written into the run folder, so that the run can be resumed."""
+    import orjson
+
+    def store(tasks: Any, name: str) -> Any:
+        if not (isinstance(tasks, Sequence) and not isinstance(tasks, str)):
+            return tasks
+        path.mkdir(parents=True, exist_ok=True)
+        rows = [orjson.dumps({"id": t.id, "prompt": t.prompt, "reference": t.reference, **t.meta}) for t in tasks]
+        (path / name).write_bytes(b"\n".join(rows) + b"\n")
+        return {"use": "file", "path": str(path / name)}
+
+    out = {"tasks": store(data["tasks"], "tasks.jsonl")} if "tasks" in data else {}
+    evaluation = data.get("eval")
+    if isinstance(evaluation, Mapping) and "tasks" in evaluation:
+        out["eval"] = {**evaluation, "tasks": store(evaluation["tasks"], "eval-tasks.jsonl")}
+    return out
+
+
+def new_folder(runs: Path, name: str) -> Path:
+    """runs/NAME-1, -2, ...: the first that is not there."""
+    number = 1
+    while (runs / f"{name}-{number}").exists():
+        number += 1
+    return runs / f"{name}-{number}"
