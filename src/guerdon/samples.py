@@ -350,6 +350,8 @@ class Context:
     retrieve: Callable[..., Any] | None = None
     sandbox: Any = None
     store: Any = None
+    workers: Any = None
+    """A `workers.Pool` for rewards that parse what a model wrote; an engine offers its own where there is none."""
     progress: Progress = field(default_factory=lambda: Progress(0, 0))
     rng: np.random.Generator | None = None
     usage: dict[str, Any] = field(default_factory=dict)
@@ -363,7 +365,7 @@ class Context:
         return self.models[name] if name in self.models else getattr(self, name, None)
 
 
-SERVICES = ("score", "embed", "retrieve", "sandbox", "store", "progress", "rng")
+SERVICES = ("score", "embed", "retrieve", "sandbox", "store", "workers", "progress", "rng")
 
 
 @dataclass

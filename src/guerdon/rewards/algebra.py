@@ -8,6 +8,7 @@ tokens; min, max and mean of unlike grains are refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from guerdon.samples import GRAINS, Grain, Part, Rewards, State
 
 def total(terms: Sequence[Rewards], coefficients: Sequence[float], constant: float = 0.0) -> Rewards:
     """Sum of coefficient times term, plus a constant wherever anything was scored."""
-    grains = {}
+    grains: dict[Any, Grain] = {}
     for name in GRAINS:
         members = [(g, c) for r, c in zip(terms, coefficients, strict=True) if (g := getattr(r, name)) is not None]
         if members:
@@ -32,7 +33,7 @@ def fold(how: str, terms: Sequence[Rewards], constants: Sequence[float] = ()) ->
     kinds = {tuple(name for name, _ in r.grains()) for r in terms}
     if len(kinds) != 1:
         raise Refused(f"{how}(...) needs parts of one grain, not {' and '.join(sorted('+'.join(k) for k in kinds))}.")
-    grains = {}
+    grains: dict[Any, Grain] = {}
     for name in kinds.pop():
         columns = _align([getattr(r, name) for r in terms])
         shape = columns[0].value.shape
@@ -76,7 +77,7 @@ def choose(condition: Rewards, branch: Rewards) -> Rewards:
     gate = condition.outcome
     if gate is None:
         raise Refused("A gate or `when` needs a condition on whole samples (an outcome); compare an outcome reward there.")
-    opened, grains = is_open(condition), {}
+    opened, grains = is_open(condition), dict[Any, Grain]()
     for name, g in branch.grains():
         shape = g.value.shape
         state = np.where(_spread(opened, shape), g.state, np.where(_spread(gate.scored, shape), State.SCORED, _spread(gate.state, shape)))
@@ -126,7 +127,7 @@ def _grain(value: np.ndarray, columns: Sequence[Grain], abstained: np.ndarray | 
     return Grain.of(value, state, reason)
 
 
-def _finish(grains: dict[str, Grain], parts: dict[str, Part]) -> Rewards:
+def _finish(grains: dict[Any, Grain], parts: dict[str, Part]) -> Rewards:
     """Failed in one grain is failed in all of the sample's."""
     out = Rewards(**grains, parts=parts)
     if len(grains) > 1 and out.failed.any():

@@ -48,6 +48,8 @@ class Reward(Expr):
     """Runs in this process: only for code that takes linear time on any text and cannot crash."""
     pure: bool = True
     """Same fields, same verdict: may be cached."""
+    batch: bool = False
+    """Takes each field as a list over samples, and returns a list: for what is faster at once. Still one sample, one verdict."""
     version: str = ""
 
     def __call__(self, *args: Any, **params: Any) -> Reward:
@@ -79,15 +81,16 @@ def reward(fn: Callable[..., Any]) -> Reward: ...
 @overload
 def reward(
     *, name: str | None = ..., grain: Literal["outcome", "step", "token"] = ..., wrong: float = ..., deadline: float = ...,
-    inline: bool = ..., pure: bool = ..., version: str | None = ...,
+    inline: bool = ..., pure: bool = ..., batch: bool = ..., version: str | None = ...,
 ) -> Callable[[Callable[..., Any]], Reward]: ...  # fmt: skip
 def reward(fn: Any = None, *, name: str | None = None, version: str | None = None, **options: Any) -> Any:
     """Register a function as a reward, see the module's docstring.
 
     It returns a number, None (abstained: does not apply), a Verdict, or for grain "step" or "token" a list of numbers or None a step or
     token; with scope `group` or `samples` a list of these, one a sample, or a Rewards. Options: `wrong`, the value of a sample that
-    attacks its grader (0); `deadline` in seconds; `inline=True` for code that cannot hang; `pure=False` forbids caching; `version`, part of
-    the cache's key (by default a digest of the function's code, which does not see what it calls).
+    attacks its grader (0); `deadline` in seconds; `inline=True` for code that cannot hang; `batch=True` to be given each field as a list
+    over many samples and return a list; `pure=False` forbids caching; `version`, part of the cache's key (by default a digest of the
+    function's code, its defaults and what it closes over; it does not see what the function calls).
     """
 
     def enter(target: Callable[..., Any]) -> Reward:
@@ -97,8 +100,14 @@ def reward(fn: Any = None, *, name: str | None = None, version: str | None = Non
         fields = tuple(p.name for p in rest if p.name in FIELDS) if scope == "sample" else ()
         services = tuple(p.name for p in rest if p.name not in fields and (p.name in SERVICES or p.default is p.empty))
         lifted = Reward(
-            name=name or target.__name__, fn=target, scope=scope, fields=fields, services=services, version=version or code_digest(target), **options
-        )  # fmt: skip
+            name=name or target.__name__,
+            fn=target,
+            scope=scope,
+            fields=fields,
+            services=services,
+            version=version or code_digest(target),
+            **options,
+        )
         register("reward", lifted.name, target, needs=lifted.services, reward=lifted)
         return lifted
 
@@ -111,7 +120,7 @@ def get(name: str) -> Reward:
 
 
 def code_digest(fn: Callable[..., Any]) -> str:
-    """A digest of a function's own code: names, constants and instructions, nested functions included."""
+    """A digest of a function's own code: names, constants and instructions, nested functions included, defaults and closed-over values."""
     digest = hashlib.blake2b(digest_size=8)
 
     def add(code: types.CodeType) -> None:
@@ -119,13 +128,22 @@ def code_digest(fn: Callable[..., Any]) -> str:
         for constant in code.co_consts:
             if isinstance(constant, types.CodeType):
                 add(constant)
-            else:
-                digest.update(repr(constant).encode())
+            else:  # the order of a set differs between processes
+                digest.update(repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant).encode())
 
-    code = getattr(inspect.unwrap(fn), "__code__", None)
+    fn = inspect.unwrap(fn)
+    code = getattr(fn, "__code__", None)
     if code is not None:
         add(code)
+        digest.update(repr((fn.__defaults__, fn.__kwdefaults__, [_closed(cell) for cell in fn.__closure__ or ()])).encode())
     return digest.hexdigest()
+
+
+def _closed(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # empty still: the function itself, by the name it is about to get
+        return None
 
 
 def inject(leaf: Reward, sample: Sample) -> dict[str, Any]:
@@ -148,7 +166,7 @@ def inject(leaf: Reward, sample: Sample) -> dict[str, Any]:
 
 
 def to_verdict(value: Any, leaf: Reward) -> Verdict | list[float | None]:
-    """What a reward returned for one sample, checked: anything but a finite number, None, a Verdict or (finer grains) a list of numbers is failed."""
+    """What a reward returned for one sample, checked: failed unless a finite number, None, a Verdict or (finer grains) a list."""
     if isinstance(value, Verdict):
         if value.value is None:
             return value if value.state != State.SCORED else Verdict(None, value.reason, State.ABSTAINED, value.evidence)
@@ -188,4 +206,4 @@ def from_verdicts(verdicts: Sequence[Verdict | list[float | None]], leaf: Reward
     for i, v in enumerate(verdicts):
         if isinstance(v, Verdict) and grain.value.shape[1]:
             grain.state[i, 0], grain.reason[(i, 0)] = v.state, v.reason
-    return Rewards(**{leaf.grain: grain}, evidence=evidence)
+    return Rewards(**{leaf.grain: grain}, evidence=evidence)  # type: ignore[arg-type]

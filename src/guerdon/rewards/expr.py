@@ -161,6 +161,8 @@ class ShapeCall:
     name: str
     params: Mapping[str, Any]
     fn: Callable[..., Rewards] = field(compare=False, repr=False)
+    scope: str = "samples"
+    """What one value depends on: its own `sample`, its `group`, or all `samples` scored together."""
 
     def __str__(self) -> str:
         return call_text(self.name, self.params)
@@ -215,7 +217,7 @@ def _tight(e: Expr) -> str:
 
 
 class Evaluation:
-    """One evaluation over samples. `run(leaf, rows)` scores a leaf on the samples at integer positions `rows`; `shape(call, rewards)` applies one."""
+    """One evaluation over samples. `run(leaf, rows)` scores a leaf on samples by position; `shape(call, rewards)` applies a shape."""
 
     def __init__(
         self,
@@ -259,16 +261,10 @@ class Evaluation:
             need = np.isin(self.group, self.group[need])
         known = self.memo.get(key)
         new = need & ~known[1] if known else need
-        if leaf.scope != "sample" and known and new.any():
-            new = need  # evidence and values of a group come from one call
-        rows = np.flatnonzero(new)
-        raw = (
-            scatter(self.run(leaf, rows), rows, len(self.samples))
-            if len(rows)
-            else (known[0].parts[key].rewards if known else nothing(len(need)))
-        )
-        if known is not None and len(rows):
-            raw = merge(known[0].parts[key].rewards, raw, new)
+        rows = np.flatnonzero(new)  # whole groups, where groups were wanted: what is known are whole groups too
+        raw = known[0].parts[key].rewards if known else nothing(len(need), leaf.grain)
+        if len(rows):
+            raw = merge(raw, scatter(self.run(leaf, rows), rows, len(self.samples)), new)
         named = Rewards(
             **{name: Grain(g.value, g.state, {c: f"{leaf.name}: {why}" for c, why in g.reason.items()}) for name, g in raw.grains()},
             parts={key: Part(raw)},
@@ -313,35 +309,37 @@ def constant_like(value: float, n: int) -> Rewards:
     return Rewards(outcome=Grain.of(np.full(n, value)))
 
 
-def nothing(n: int) -> Rewards:
-    return Rewards(outcome=Grain.of(np.zeros(n), np.full(n, State.ABSTAINED)))
+def nothing(n: int, grain: str = "outcome") -> Rewards:
+    """Abstained for all."""
+    shape = (n,) if grain == "outcome" else (n, 1)
+    return Rewards(**{grain: Grain.of(np.zeros(shape), np.full(shape, State.ABSTAINED))})  # type: ignore[arg-type]
 
 
 def scatter(r: Rewards, rows: np.ndarray, n: int) -> Rewards:
     """Rewards of some rows as rewards of n, the others abstained."""
     if len(rows) == n:
         return r
-    grains = {}
-    for name, g in r.grains():
-        value = np.zeros((n, *g.value.shape[1:]))
-        state = np.full(value.shape, State.ABSTAINED, dtype=np.int8)
-        value[rows], state[rows] = g.value, g.state
-        grains[name] = Grain(value, state, {(int(rows[c[0]]), *c[1:]): why for c, why in g.reason.items()})
-    evidence = {}
-    for name, entry in r.evidence.items():
-        full: list[Any] = [None] * n
-        for i, x in zip(rows.tolist(), entry, strict=True):
-            full[i] = x
-        evidence[name] = full
-    return Rewards(**grains, evidence=evidence)
+    position = np.full(n, len(rows))
+    position[rows] = np.arange(len(rows))
+    return Rewards.stack(alike([r, nothing(1, next(r.grains())[0])])).rows(position)
 
 
 def merge(old: Rewards, new: Rewards, where: np.ndarray) -> Rewards:
     """`new` in the rows `where`, `old` elsewhere."""
-    order = np.where(where, np.arange(len(where)) + len(where), np.arange(len(where)))
-    if {n for n, _ in old.grains()} != {n for n, _ in new.grains()}:
-        return new if where.all() else old  # one of them scored nothing
-    keys = old.evidence.keys() | new.evidence.keys()
-    blank: list[Any] = [None] * len(where)
-    old, new = (Rewards(**dict(r.grains()), evidence={k: r.evidence.get(k, blank) for k in sorted(keys)}) for r in (old, new))
-    return Rewards.stack([old, new]).rows(order)
+    if where.all():
+        return new
+    n = len(where)
+    return Rewards.stack(alike([old, new])).rows(np.where(where, np.arange(n) + n, np.arange(n)))
+
+
+def alike(several: Sequence[Rewards]) -> list[Rewards]:
+    """The same rewards with equal grains and evidence, so that they stack: abstained and None where one has nothing. Parts are left out."""
+    grains = {name for r in several for name, _ in r.grains()}
+    evidence = sorted({name for r in several for name in r.evidence})
+    return [
+        Rewards(
+            **{name: getattr(r, name) or getattr(nothing(len(r), name), name) for name in grains},
+            evidence={name: r.evidence.get(name, [None] * len(r)) for name in evidence},
+        )
+        for r in several
+    ]

@@ -1,4 +1,4 @@
-"""The text of a reward expression -> the expression. Python's own grammar, nothing evaluated: names, numbers, calls, + - * /, comparisons, `|`."""
+"""The text of a reward expression -> the expression. Python's grammar, nothing evaluated: names, numbers, calls, + - * /, > >=, `|`."""
 
 from __future__ import annotations
 

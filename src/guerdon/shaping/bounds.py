@@ -11,7 +11,7 @@ from guerdon.samples import Context, Grain, Rewards, Sample
 from guerdon.shaping.core import shape
 
 
-@shape
+@shape(scope="sample")
 def clip(rewards: Rewards, samples: Sequence[Sample], context: Context, low: float = -1.0, high: float = 1.0) -> Rewards:
     """min(max(r, low), high) of every scored value, in every grain. Raises Refused where low is above high."""
     if low > high:

@@ -1,0 +1,176 @@
+"""Where each kind of reward runs.
+
+    async                                         side by side in one event loop, each with the reward's deadline; late is failed
+    inline, or wants a service of the context     in this process, one call a sample
+    batch                                         in this process, one call for all samples
+    group, samples                                in this process, one call a group, or one for all
+    any other function                            in worker processes, killed at the reward's deadline; what is killed is hostile
+
+Whatever a function raises is a failed verdict of the rows of that call, with the exception's type and message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from guerdon.rewards.core import Reward, inject, to_verdict
+from guerdon.samples import Rewards, Sample, State, Verdict
+from guerdon.scoring.cache import content, whole
+from guerdon.scoring.wire import Cell
+
+if TYPE_CHECKING:
+    from guerdon.scoring.engine import Engine
+
+Fields = dict[str, Any]
+LONGEST_REASON = 500  # characters of an exception's own text
+
+
+def said(error: BaseException) -> str:
+    """`ValueError: what it says`, cut to a readable length."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return text if len(text) <= LONGEST_REASON else text[:LONGEST_REASON] + " ..."
+
+
+def fields_of(leaf: Reward, sample: Sample) -> Fields | Verdict:
+    """The fields that the reward wants of the sample, or failed where its task has no reference."""
+    try:
+        return inject(leaf, sample)
+    except KeyError:
+        return Verdict.fail("the task has no reference")
+
+
+def run(leaf: Reward, inputs: Sequence[Any], engine: Engine, seed: int) -> list[Cell]:
+    """A verdict for the fields of each sample."""
+    if not inputs:
+        return []
+    if leaf.batch:
+        columns = {name: [fields[name] for fields in inputs] for name in leaf.fields}
+        [out] = _here(leaf, [((), columns)], engine, _services(leaf, engine, seed, content))
+        cells = _each(leaf, out, len(inputs))
+        return list(cells) if not isinstance(cells, Rewards) else [Verdict.fail("a batch reward returns a list, not Rewards")] * len(inputs)
+    if leaf.inline or leaf.services or leaf.asynchronous:
+        out = _here(leaf, [((), fields) for fields in inputs], engine, _services(leaf, engine, seed, content))
+        return [to_verdict(value, leaf) for value in out]
+    outcomes = engine.pool.run(_InWorker(leaf), inputs, leaf.deadline)
+    return [_from_outcome(outcome, leaf) for outcome in outcomes]
+
+
+def run_groups(leaf: Reward, groups: Sequence[list[Sample]], engine: Engine, seed: int) -> list[Sequence[Cell] | Rewards]:
+    """For each group a verdict for each of its samples, or its Rewards."""
+    out = _here(leaf, [((group,), {}) for group in groups], engine, _services(leaf, engine, seed, whole))
+    return [_each(leaf, r, len(group)) for r, group in zip(out, groups, strict=True)]
+
+
+def _here(leaf: Reward, arguments: Sequence[tuple[tuple, Fields]], engine: Engine, services: Callable[[Any], Fields]) -> list[Any]:
+    """What each call in this process returned, or failed where it raised."""
+    calls = [partial(leaf.fn, *args, **fields, **services(args[0] if args else fields), **leaf.params) for args, fields in arguments]
+    return engine.loop.all(calls, leaf.deadline) if leaf.asynchronous else [_attempt(call) for call in calls]
+
+
+def _attempt(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except (Exception, SystemExit) as error:
+        return Verdict.fail(said(error))
+
+
+def _services(leaf: Reward, engine: Engine, seed: int, digest: Callable[[Any], bytes | None]) -> Callable[[Any], Fields]:
+    """The services of a call by its other arguments. `rng` is seeded by what is scored, whatever stands beside it."""
+    shared = {name: engine.service(name) for name in leaf.services if name != "rng"}
+    if "rng" not in leaf.services:
+        return lambda given: shared
+    seen: Counter[int] = Counter()
+
+    def with_rng(given: Any) -> Fields:
+        key = int.from_bytes(digest(given) or b"", "big")
+        seen[key] += 1
+        return {**shared, "rng": np.random.default_rng([seed, key, seen[key]])}
+
+    return with_rng
+
+
+def _each(leaf: Reward, out: Any, n: int) -> Sequence[Cell] | Rewards:
+    """n verdicts from what one call for n samples returned, or its Rewards."""
+    if isinstance(out, Rewards) and len(out) == n:
+        return _checked(out)
+    if isinstance(out, (list, tuple, np.ndarray)) and len(out) == n:
+        return [to_verdict(value, leaf) for value in out]
+    if isinstance(out, Verdict) and out.state == State.FAILED:
+        return [out] * n
+    many = f" of {len(out)}" if isinstance(out, (list, tuple, np.ndarray, Rewards)) else ""
+    return [Verdict.fail(f"the reward returned {type(out).__name__}{many} for {n} samples, not a list with one value a sample")] * n
+
+
+def _checked(rewards: Rewards) -> Rewards:
+    """The Rewards that a function made; values that are not finite are failed."""
+    for _, g in rewards.grains():
+        for cell in map(tuple, np.argwhere(g.scored & ~np.isfinite(g.value)).tolist()):
+            g.reason[cell] = f"the reward returned {g.value[cell]}, not a finite number"
+            g.state[cell], g.value[cell] = State.FAILED, 0.0
+    return rewards
+
+
+@dataclass(frozen=True)
+class _InWorker:
+    """What a worker runs on the fields of one sample: the verdict is made there, so that only plain values come back."""
+
+    leaf: Reward
+
+    def __call__(self, fields: Fields) -> Cell:
+        return to_verdict(self.leaf.fn(**fields, **self.leaf.params), self.leaf)
+
+
+def _from_outcome(outcome: Any, leaf: Reward) -> Cell:
+    if outcome.hostile:
+        return Verdict(leaf.wrong, f"hostile: {outcome.hostile}")
+    return Verdict.fail(outcome.failed) if outcome.failed else outcome.value
+
+
+class Loop:
+    """One event loop in a thread of its own, so that async rewards also run where the caller has a loop already (a notebook, a server)."""
+
+    def __init__(self, concurrency: int) -> None:
+        self.concurrency = concurrency
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True, name="guerdon-rewards")
+        self.thread.start()
+
+    def all(self, calls: Sequence[Callable[[], Any]], deadline: float) -> list[Any]:
+        """What each coroutine returned, or failed where it raised or was late. At most `concurrency` at a time."""
+        running = asyncio.run_coroutine_threadsafe(self._all(calls, deadline), self.loop)
+        try:
+            return running.result()
+        except BaseException:
+            running.cancel()
+            raise
+
+    async def _all(self, calls: Sequence[Callable[[], Any]], deadline: float) -> list[Any]:
+        out: list[Any] = [None] * len(calls)
+        todo = iter(enumerate(calls))
+
+        async def worker() -> None:
+            for i, call in todo:
+                out[i] = await self._one(call, deadline)
+
+        await asyncio.gather(*(worker() for _ in range(min(self.concurrency, len(calls)))))
+        return out
+
+    async def _one(self, call: Callable[[], Any], deadline: float) -> Any:
+        task = asyncio.ensure_future(call())
+        done, _ = await asyncio.wait({task}, timeout=deadline)
+        if not done:
+            task.cancel()  # not awaited: one that ignores it must not hold up the others
+            return Verdict.fail(f"late: no answer within {deadline:g} s")
+        return _attempt(task.result)
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(timeout=1.0)
