@@ -1,3 +1,4 @@
 """Where models run: one seam, six verbs."""
 
+from guerdon.backends import local as local
 from guerdon.backends import tabular as tabular

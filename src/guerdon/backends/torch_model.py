@@ -1,0 +1,388 @@
+"""The handle of the `local` backend: the six verbs on a transformers model."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from guerdon.backends import prefix, sampling
+from guerdon.backends.base import Completion, LossCall, Model, SamplingParams, Usage, loss_calls, loss_needs, total_loss
+from guerdon.backends.checkpoint import existing, replacing
+from guerdon.backends.resolve import exact_norms, load_pretrained, quiet
+from guerdon.backends.softmax import token_logprobs
+from guerdon.backends.tokens import Stops, Tokens
+from guerdon.registry import Broke, Refused, find
+from guerdon.samples import Batch, Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+WANTS = ("logprobs", "entropy", "logits", "hidden", "values")
+
+
+class TorchModel:
+    """See `guerdon.backends.local.local` for the arguments, `guerdon.backends.base.Model` for the verbs."""
+
+    def __init__(
+        self,
+        path: str | Path | tuple[Any, Any],
+        head: str | None,
+        adapter: Mapping[str, Any] | None,
+        trainable: bool,
+        dtype: str,
+        device: str | None,
+        micro_tokens: int | None,
+        cache_tokens: int | None,
+        prefix_sharing: bool,
+        classes: int,
+        seed: int,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise Refused(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
+        if head not in (None, "scalar", "classes"):
+            raise Refused(f"head {head!r} is not one of scalar, classes, or none.")
+        mixed = dtype == "bfloat16" and trainable
+        kind = torch.float32 if mixed else DTYPES[dtype]
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if isinstance(path, tuple):
+            causal, tokenizer = copy.deepcopy(path[0]).to(kind), path[1]
+        else:
+            causal, tokenizer = load_pretrained(path, kind)
+        self.causal: Any = causal.to(self.device).eval().requires_grad_(trainable and adapter is None)
+        if kind == torch.float64:
+            exact_norms(self.causal)
+        self.cast = (lambda: torch.autocast(self.device.type, torch.bfloat16)) if mixed else contextlib.nullcontext
+        self.project = projection(self.causal)
+        self.peft = lora(self.causal, adapter, seed) if adapter is not None else None
+        config = self.causal.config.get_text_config()
+        self.vocabulary: int = self.causal.get_output_embeddings().weight.shape[0]
+        self.head: nn.Linear | None = None
+        if head is not None:
+            self.head = nn.Linear(config.hidden_size, 1 if head == "scalar" else classes, device=self.device, dtype=kind)
+            self.head.requires_grad_(trainable)
+            for parameter in self.head.parameters():
+                nn.init.zeros_(parameter)
+        self.tokens = Tokens(tokenizer, end_ids(self.causal, tokenizer))
+        self.trainable = trainable
+        self.sharing = prefix_sharing and prefix.shareable(self.backbone)
+        self.micro_tokens = micro_tokens or positions_in_memory(config, self.device, 20 * config.hidden_size + 6 * config.intermediate_size)
+        self.cache_tokens = cache_tokens or positions_in_memory(config, self.device, 2 * config.hidden_size)
+        self.version = 0
+        self.losses: dict[str, Any] = {}
+        self.optimizer: torch.optim.AdamW | None = None
+        self._stops: dict[tuple[str, ...], Stops] = {}
+        offered = {"entropy", "logits", "hidden", "average", "lora" if adapter is not None else "full"}
+        self.capabilities = frozenset(offered | ({"values"} if head else set()) | ({"prefix_cache"} if self.sharing else set()))
+        if not isinstance(path, tuple) and (Path(path) / "head.safetensors").exists() and self.head is not None:
+            self._load_tensors(Path(path) / "head.safetensors", self.head.state_dict())
+
+    @property
+    def backbone(self) -> Any:
+        return self.causal.base_model
+
+    # Text
+
+    def encode(self, prompt: Prompt) -> np.ndarray:
+        return self.tokens.encode(prompt)
+
+    def decode(self, ids: np.ndarray) -> tuple[str, np.ndarray]:
+        return self.tokens.decode(ids)
+
+    # Verbs
+
+    def sample(
+        self, prefixes: Sequence[np.ndarray], n: int, params: SamplingParams, want: tuple[str, ...] = ()
+    ) -> tuple[list[list[Completion]], Usage]:
+        """n completions of each prefix, drawn by numbers that hang on (params.seed, place of prefix, sample and token) alone."""
+        for name in want:
+            if name not in ("logprobs", "entropy"):
+                raise Refused(f"Sampling gives logprobs and entropy, not {name!r}; ask `forward` for it.")
+        texts = tuple(params.stop)
+        if texts not in self._stops:
+            self._stops[texts] = Stops(self.tokens, texts, self.vocabulary)
+        engine = sampling.Engine(self.backbone, self.project, self.device, self.tokens.ends, self.version, self.cache_tokens)
+        with torch.no_grad(), self.cast():
+            return sampling.sample(engine, prefixes, n, params, self._stops[texts], "entropy" in want)
+
+    def forward(self, batch: Batch, want: tuple[str, ...] = ("logprobs",), temperature: float = 1.0) -> tuple[dict[str, Tensor], Usage]:
+        """See `Model.forward`; log-probabilities, entropies and logits are given where `batch.mask` is True and zero elsewhere."""
+        self._check_want(want)
+        n, t = batch.ids.shape
+        whole: dict[str, Tensor] = {}
+        used = Usage()
+        if n == 0:
+            empty = {
+                "logprobs": (0, t),
+                "entropy": (0, t),
+                "logits": (0, t, self.vocabulary),
+                "hidden": (0, t, self._width),
+                "values": (0, t),
+            }
+            return {name: torch.zeros(empty[name]) for name in want}, used
+        parts, used = self._split(batch, 8 * self.micro_tokens)  # nothing is kept for a backward pass
+        for part in parts:
+            small, index = self._micro(batch, part)
+            with torch.no_grad(), self.cast():
+                out = self._outputs(small, want, temperature)
+            if index is None:
+                return {name: value.to(batch.ids.device) for name, value in out.items()}, used
+            for name, value in out.items():
+                if name not in whole:
+                    whole[name] = torch.zeros((n, t, *value.shape[2:]), dtype=value.dtype, device=batch.ids.device)
+                whole[name][index, : value.shape[1]] = value.to(batch.ids.device)
+        return whole, used
+
+    def forward_backward(
+        self, batch: Batch, loss: LossCall | Sequence[LossCall], temperature: float = 1.0
+    ) -> tuple[dict[str, float], Usage]:
+        """See `Model.forward_backward`. A loss that is a class is made once, without arguments; its parameters train along."""
+        if not self.trainable:
+            raise Refused("This model was opened with trainable=False, so it cannot be trained.")
+        calls = loss_calls(loss)
+        needs = loss_needs(calls)
+        self._check_want(needs)
+        for call in calls:
+            self._own(call.name)
+        if len(batch) == 0:
+            return {"loss": 0.0}, Usage()
+        totals: dict[str, float] = {}
+        parts, used = self._split(batch, self.micro_tokens)
+        for part in parts:
+            small, _ = self._micro(batch, part)
+            with self.cast():
+                value, metrics = total_loss(calls, self._outputs(small, needs, temperature), small, self.losses)
+            if value.requires_grad:
+                value.backward()
+            for name, number in metrics.items():
+                totals[name] = totals.get(name, 0.0) + float(number)
+        return totals, used
+
+    def optim_step(self, lr: float, clip: float | None = 1.0, weight_decay: float = 0.0) -> dict[str, float]:
+        """One AdamW step; matrices decay, vectors (norms, biases) do not. Raises Broke where the gradient is not finite."""
+        optimizer = self._optimizer()
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters]) if parameters else torch.zeros(())
+        if not bool(torch.isfinite(norm)):
+            optimizer.zero_grad(set_to_none=True)
+            raise Broke(
+                f"The gradient's norm is {float(norm)} at version {self.version}; lower the learning rate or look at the last batch."
+            )
+        if clip is not None and parameters:
+            torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+        for group in optimizer.param_groups:
+            group["lr"], group["weight_decay"] = lr, weight_decay if group["decays"] else 0.0
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self.version += 1
+        return {"grad_norm": float(norm)}
+
+    def save(self, path: Path) -> None:
+        """A folder that transformers (with an adapter: peft) opens, with the head, the losses' parameters and the optimiser beside.
+
+        Raises Broke where it cannot be written; what was at `path` before stays then.
+        """
+        from safetensors.torch import save_file
+
+        with replacing(Path(path)) as folder, quiet():
+            (self.peft or self.causal).save_pretrained(folder, max_shard_size="1000GB")
+            self.tokens.tokenizer.save_pretrained(folder)
+            if self.head is not None:
+                save_file({name: x.contiguous() for name, x in self.head.state_dict().items()}, folder / "head.safetensors")
+            for name, own in self.losses.items():
+                save_file({str(i): p.detach().contiguous() for i, p in enumerate(own.parameters())}, folder / f"loss-{name}.safetensors")
+            if self.optimizer is not None:
+                torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
+            (folder / "state.json").write_text(json.dumps({"version": self.version, "losses": list(self.losses)}))
+
+    def load(self, path: Path) -> None:
+        """What `save` wrote, into this handle, bit for bit. Raises Refused for a folder that does not fit it."""
+        folder = existing(Path(path))
+        state = json.loads((folder / "state.json").read_text()) if (folder / "state.json").exists() else {"version": 0, "losses": []}
+        if self.peft is not None:
+            from peft import get_peft_model_state_dict
+
+            own = {name: x for name, x in get_peft_model_state_dict(self.peft).items()}
+            self._load_tensors(folder / "adapter_model.safetensors", own)
+        else:
+            self._load_tensors(folder / "model.safetensors", self.causal.state_dict(keep_vars=True))
+        if self.head is not None:
+            self._load_tensors(folder / "head.safetensors", self.head.state_dict())
+        self.losses, self.optimizer = {}, None
+        for name in state["losses"]:
+            tensors = {str(i): p for i, p in enumerate(self._own(name).parameters())}
+            self._load_tensors(folder / f"loss-{name}.safetensors", tensors)
+        if (folder / "optimizer.pt").exists() and self.trainable:
+            self._optimizer().load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location=self.device))
+        self.version = state["version"]
+
+    def copy(self, other: Model, tau: float = 1.0) -> None:
+        """weights = (1 - tau) * weights + tau * other's, for models of one architecture on this backend."""
+        mine = self._weights()
+        theirs = other._weights() if isinstance(other, TorchModel) else {}
+        if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in theirs.items()}:
+            raise Refused("Weights can only be copied between local models of one architecture, both with or both without an adapter.")
+        with torch.no_grad():
+            for name, weight in mine.items():
+                source = theirs[name].to(weight.device, weight.dtype)
+                weight.copy_(source) if tau == 1 else weight.lerp_(source, tau)
+        self.version = other.version
+
+    # Inside
+
+    @property
+    def _width(self) -> int:
+        return self.causal.config.get_text_config().hidden_size
+
+    def _weights(self) -> dict[str, Tensor]:
+        weights: dict[str, Tensor] = dict(self.causal.named_parameters())
+        return weights | ({f"head.{k}": p for k, p in self.head.named_parameters()} if self.head is not None else {})
+
+    def _check_want(self, want: Sequence[str]) -> None:
+        for name in want:
+            if name not in WANTS or (name == "values" and self.head is None):
+                hint = "; open it with head='scalar'" if name == "values" else f"; it gives {', '.join(WANTS)}"
+                raise Refused(f"This local model gives no {name!r}{hint}.")
+
+    def _split(self, batch: Batch, budget: int) -> tuple[list[prefix.Part], Usage]:
+        distinct, owner = prefix.number(batch.prompts)
+        sizes, lengths, units = [len(p) for p in distinct], batch.lengths.tolist(), batch.unit.tolist()
+        if min(sizes) == 0:
+            raise Refused("A row's prompt has no tokens; a completion needs at least one token to continue.")
+        parts = prefix.split(owner, sizes, lengths, units, budget, self.sharing)
+        return parts, prefix.usage(owner, sizes, lengths, parts, self.sharing)
+
+    def _micro(self, batch: Batch, part: prefix.Part) -> tuple[Batch, Tensor | None]:
+        """The rows of a micro-batch on the model's device, and their places, None for a batch taken whole."""
+        index = None
+        if len(part.rows) != len(batch):
+            index = torch.tensor(part.rows, device=batch.ids.device)
+            batch = batch.rows(index)
+        if batch.ids.device != self.device:
+            moved = {f.name: x.to(self.device) for f in fields(batch) if isinstance(x := getattr(batch, f.name), torch.Tensor)}
+            batch = replace(batch, **moved, fields={name: x.to(self.device) for name, x in batch.fields.items()})
+        return batch, index
+
+    def _outputs(self, batch: Batch, want: Sequence[str], temperature: float) -> dict[str, Tensor]:
+        prompts = prefix.Prompts.of(batch.prompts, self.device)
+        shared = self.sharing and len(prompts.ids) < len(batch)
+        states = (prefix.states_shared if shared else prefix.states_plain)(self.backbone, prompts, batch.ids)
+        out: dict[str, Tensor] = {}
+        where = batch.mask.nonzero(as_tuple=True)
+        if "logprobs" in want or "entropy" in want:
+            logprobs, entropy = token_logprobs(
+                states[where], self.project, batch.ids[where], self.vocabulary, temperature, "entropy" in want
+            )
+            for name, value in (("logprobs", logprobs), ("entropy", entropy)):
+                if name in want:
+                    out[name] = value.new_zeros(batch.ids.shape).index_put(where, value)
+        if "logits" in want:
+            logits = self.project(states[where]) / temperature
+            out["logits"] = logits.new_zeros((*batch.ids.shape, self.vocabulary)).index_put(where, logits)
+        inside = torch.arange(batch.ids.shape[1], device=self.device) < batch.lengths[:, None]
+        if "hidden" in want:
+            out["hidden"] = states * inside[:, :, None]
+        if "values" in want:
+            assert self.head is not None
+            values = self.head(states) * inside[:, :, None]
+            out["values"] = values[:, :, 0] if values.shape[2] == 1 else values
+        return out
+
+    def _own(self, name: str) -> Any:
+        """The one object of a loss with parameters of its own, which join the optimiser; None for a loss without."""
+        kind = find("loss", name).fn
+        if isinstance(kind, type) and name not in self.losses:
+            made = kind()
+            self.losses[name] = made.to(self.device) if isinstance(made, nn.Module) else made
+            if self.optimizer is not None:
+                self.optimizer.add_param_group({"params": list(self.losses[name].parameters()), "decays": False})
+        return self.losses.get(name)
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        if self.optimizer is None:
+            own = [p for p in self._weights().values() if p.requires_grad]
+            groups = [
+                {"params": [p for p in own if p.ndim >= 2], "decays": True},
+                {"params": [p for p in own if p.ndim < 2], "decays": False},
+                *({"params": list(loss.parameters()), "decays": False} for loss in self.losses.values()),
+            ]
+            self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], fused=True)
+        return self.optimizer
+
+    def _load_tensors(self, path: Path, into: Mapping[str, Tensor]) -> None:
+        """Copy a safetensors file into tensors of the same names and shapes; tied ones stand in it once."""
+        from safetensors.torch import load_file
+
+        if not path.exists():
+            raise Refused(f"The checkpoint {str(path.parent)!r} lacks {path.name}, which this model needs.")
+        found = load_file(path, device=str(self.device))
+        reached = {into[name].data_ptr() for name in found if name in into}
+        missing = [name for name, tensor in into.items() if name not in found and tensor.data_ptr() not in reached]
+        wrong = [name for name in found if name not in into or found[name].shape != into[name].shape]
+        if missing or wrong:
+            raise Refused(f"{str(path)!r} is of another model: {(missing + wrong)[0]!r} is missing there or has another shape.")
+        with torch.no_grad():
+            for name, tensor in found.items():
+                into[name].copy_(tensor)
+
+
+def projection(causal: Any) -> Callable[[Tensor], Tensor]:
+    """States (p, d) -> logits (p, V), as the model itself does it, which is tried once. Raises Refused where they differ."""
+    config = causal.config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
+    cap = getattr(config, "final_logit_softcapping", None)
+
+    def project(states: Tensor) -> Tensor:
+        logits = causal.get_output_embeddings()(states)
+        logits = logits if scale == 1 else logits * scale
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    ids = torch.tensor([[0, 1]], device=causal.device)
+    with torch.no_grad():
+        theirs, ours = causal(ids, use_cache=False).logits[0], project(causal.base_model(ids, use_cache=False).last_hidden_state[0])
+    if theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=1e-2, atol=1e-2, equal_nan=True):
+        raise Refused(
+            f"{type(causal).__name__} turns hidden states into logits in a way of its own, which the local backend does not know."
+        )
+    return project
+
+
+def lora(causal: Any, adapter: Mapping[str, Any], seed: int) -> Any:
+    """The peft model around `causal`, whose linear layers become LoRA layers in place (all but the last, unless the adapter says)."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise Refused("adapter needs the package peft; install guerdon[lora].") from error
+    given = dict(adapter)
+    given.setdefault("target_modules", "all-linear")
+    given.setdefault("lora_alpha", 2 * given.get("r", 8))
+    try:
+        config = LoraConfig(task_type="CAUSAL_LM", **given)
+    except TypeError as error:
+        raise Refused(f"The adapter is not one of peft's LoraConfig: {error}.") from error
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(causal, config).eval()
+
+
+def end_ids(causal: Any, tokenizer: Any) -> list[int]:
+    """Ids that end a completion, by the model's generation settings and its tokenizer."""
+    ids: list[int] = []
+    for found in (getattr(causal.generation_config, "eos_token_id", None), tokenizer.eos_token_id):
+        ids += [found] if isinstance(found, int) else list(found or ())
+    return ids
+
+
+def positions_in_memory(config: Any, device: torch.device, floats: int) -> int:
+    """Positions whose `floats` a layer fit in about 2 GB, on a GPU in a quarter of its memory."""
+    room = torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else 2 * 2**30
+    return max(256, room // (4 * floats * config.num_hidden_layers))
