@@ -6,7 +6,28 @@ of weight times term over tokens, its metrics are weighted sums too, and any spl
 
 from __future__ import annotations
 
-from guerdon.registry import registrar
+from typing import TYPE_CHECKING
+
+import torch
+
+from guerdon.registry import Refused, registrar
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from guerdon.samples import Batch
 
 loss = registrar("loss")
 """`@loss` or `@loss(needs=("entropy",))`: outputs of the backend beside `logprobs`; `fields=("logprobs",)`: batch fields it reads."""
+
+
+def log_ratio(new: Float[Tensor, "n t"], old: Float[Tensor, "n t"], batch: Batch) -> Float[Tensor, "n t"]:
+    """new - old where the token counts, 0 where its weight is 0: what stands there, a NaN or what overflows in exp, must not get into a sum.
+
+    Raises Refused where a log-probability is missing (NaN) on a token that counts.
+    """
+    counts = batch.weights != 0
+    if bool(((new.detach() - old.detach()).isnan() & counts & (old.isnan() | ~new.isnan())).any()):
+        raise Refused("A loss with a ratio met rows without log-probabilities (expert rows, files); train on them with a loss such as sft.")
+    return torch.where(counts, new - old, 0.0)

@@ -17,21 +17,21 @@ Out = dict[str, "Tensor"]
 Result = tuple["Tensor", dict[str, "Tensor"]]
 
 
-@loss
+@loss(vanishes=True)
 def policy_gradient(out: Out, batch: Batch) -> Result:
     """REINFORCE: sum over tokens of -w A log pi. No ratio, so rows need no sampling log-probabilities. Source: Williams 1992."""
     return -(batch.weights * batch.advantages * out["logprobs"]).sum(), {}
 
 
-@loss(fields=("logprobs",))
+@loss(fields=("logprobs",), vanishes=True)
 def ppo_clip(out: Out, batch: Batch, clip: float = 0.2, clip_high: float | None = None) -> Result:
     """Clipped surrogate: sum of -w min(r A, clamp(r, 1 - clip, 1 + clip_high) A), r = exp(log pi - log pi_old) a token.
 
-    clip_high None equals clip; DAPO's clip-higher is 0.28 beside 0.2. Metrics: clip_fraction (the clamp was the smaller), ratio.
+    clip_high None equals clip; DAPO's clip-higher is 0.28 beside 0.2. Metric clip_fraction: the clamp was the smaller.
     Source: arXiv:1707.06347; clip-higher arXiv:2503.14476.
     """
     ratio = torch.exp(out["logprobs"] - batch.field("logprobs"))
     free = ratio * batch.advantages
     held = ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high)) * batch.advantages
-    metrics = {"clip_fraction": (batch.weights * (held < free)).sum().detach(), "ratio": (batch.weights * ratio).sum().detach()}
-    return -(batch.weights * torch.minimum(free, held)).sum(), metrics
+    clipped = (batch.weights * (held < free)).sum().detach()
+    return -(batch.weights * torch.minimum(free, held)).sum(), {"clip_fraction": clipped}

@@ -1,5 +1,8 @@
 """Samples -> rewards: what is good, as functions of named fields that compose."""
 
+from guerdon.rewards.arithmetic import arithmetic as arithmetic
+from guerdon.rewards.arithmetic import arithmetic_steps as arithmetic_steps
+from guerdon.rewards.arithmetic import closeness as closeness
 from guerdon.rewards.core import Reward as Reward
 from guerdon.rewards.core import reward as reward
 from guerdon.rewards.expr import gate as gate

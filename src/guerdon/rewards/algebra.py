@@ -2,7 +2,7 @@
 
 Sum, mean, min and max leave abstained values out (all abstained: abstained). A product or a gate with an abstained side is abstained.
 Failed makes what it enters failed, in every grain of the sample. Sums keep grains side by side; a product spreads an outcome over steps or
-tokens; min, max and mean of unlike grains are refused.
+tokens; min, max and mean of unlike grains are refused. What a gate says of a sample whose steps or tokens it keeps shut stands in the first cell.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from guerdon.samples import GRAINS, Grain, Part, Rewards, State
 
 
 def total(terms: Sequence[Rewards], coefficients: Sequence[float], constant: float = 0.0) -> Rewards:
-    """Sum of coefficient times term, plus a constant wherever anything was scored."""
+    """Sum of coefficient times term, plus a constant on what was scored of the coarsest grain."""
     grains: dict[Any, Grain] = {}
     for name in GRAINS:
         members = [(g, c) for r, c in zip(terms, coefficients, strict=True) if (g := getattr(r, name)) is not None]
         if members:
             columns = _align([g for g, _ in members])
-            value = sum(g.value * c for g, (_, c) in zip(columns, members, strict=True)) + constant
-            grains[name] = _grain(value, columns)
+            value = np.sum([g.value * c for g, (_, c) in zip(columns, members, strict=True)], axis=0)
+            grains[name] = _grain(value if grains else value + constant, columns)
     return _finish(grains, _parts(terms, coefficients))
 
 
@@ -77,10 +77,14 @@ def choose(condition: Rewards, branch: Rewards) -> Rewards:
     gate = condition.outcome
     if gate is None:
         raise Refused("A gate or `when` needs a condition on whole samples (an outcome); compare an outcome reward there.")
-    opened, grains = is_open(condition), dict[Any, Grain]()
+    opened = is_open(condition)
+    grains: dict[Any, Grain] = {}
     for name, g in branch.grains():
         shape = g.value.shape
-        state = np.where(_spread(opened, shape), g.state, np.where(_spread(gate.scored, shape), State.SCORED, _spread(gate.state, shape)))
+        shut = gate.state if len(shape) == 1 else np.full(shape, State.ABSTAINED, dtype=np.int8)
+        if len(shape) > 1:
+            shut[:, 0] = gate.state
+        state = np.where(_spread(opened, shape), g.state, shut)
         reason = {cell: why for cell, why in g.reason.items() if opened[cell[0]]}
         for cell, why in gate.reason.items():
             first = (cell[0],) + (0,) * (len(shape) - 1)
@@ -123,7 +127,8 @@ def _grain(value: np.ndarray, columns: Sequence[Grain], abstained: np.ndarray | 
     reason: dict[tuple[int, ...], str] = {}
     for g in columns:
         for cell, why in g.reason.items():
-            reason[cell] = f"{reason[cell]}; {why}" if cell in reason and why not in reason[cell] else why
+            said = reason.get(cell)
+            reason[cell] = why if said is None else said if why in said else f"{said}; {why}"
     return Grain.of(value, state, reason)
 
 

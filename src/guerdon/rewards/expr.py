@@ -84,8 +84,11 @@ class Expr:
 class Const(Expr):
     value: float
 
+    def __neg__(self) -> Const:
+        return Const(-self.value)
+
     def __str__(self) -> str:
-        return f"{self.value:g}"
+        return number_text(self.value)
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,10 @@ class Fold(Expr):
     how: str
     terms: tuple[Expr, ...]
 
+    def __post_init__(self) -> None:
+        if all(isinstance(t, Const) for t in self.terms):
+            raise Refused(f"{self.how}({', '.join(map(str, self.terms))}) names no reward; give it one.")
+
     def __str__(self) -> str:
         return f"{self.how}({', '.join(map(str, self.terms))})"
 
@@ -131,7 +138,7 @@ class Compare(Expr):
     right: float
 
     def __str__(self) -> str:
-        return f"{_tight(self.left)} {self.test} {self.right:g}"
+        return f"{_tight(self.left)} {self.test} {number_text(self.right)}"
 
     def children(self) -> tuple[Expr, ...]:
         return (self.left,)
@@ -142,11 +149,15 @@ class When(Expr):
     branch: Expr
     condition: Expr
 
+    def __post_init__(self) -> None:
+        if isinstance(self.condition, Const):
+            raise Refused(f"A gate or `when` needs a reward as its condition, such as `math > 0`, not the number {self.condition}.")
+
     def __str__(self) -> str:
         branch = str(self.branch)
         return (
             f"({branch}).when({self.condition})"
-            if isinstance(self.branch, (Sum, Product, Compare, Pipe))
+            if isinstance(self.branch, (Const, Sum, Product, Compare, Pipe))
             else f"{branch}.when({self.condition})"
         )
 
@@ -166,6 +177,9 @@ class ShapeCall:
 
     def __str__(self) -> str:
         return call_text(self.name, self.params)
+
+    def __ror__(self, other: Any) -> Expr:
+        raise Refused(f"`{other} | {self}`: `|` takes a reward on its left; in Python a comparison needs brackets: (math > 0) | {self}.")
 
 
 @dataclass(frozen=True)
@@ -205,6 +219,11 @@ def number(x: Any) -> float:
     if isinstance(x, bool) or not isinstance(x, (int, float)) or not np.isfinite(x):
         raise Refused(f"A weight or bound in a reward expression must be a finite number, not {x!r}.")
     return float(x)
+
+
+def number_text(x: float) -> str:
+    """The shortest text that reads back as the same number."""
+    return f"{x:g}" if float(f"{x:g}") == x else repr(x)
 
 
 def call_text(name: str, params: Mapping[str, Any]) -> str:
@@ -249,16 +268,20 @@ class Evaluation:
             return self.memo[key][0]
         if hasattr(node, "scope"):
             return self._leaf(node, key, need)
-        out = self._node(node, need)
-        self.memo[key] = (out, need)
-        return out
+        if key in self.memo:
+            need = need | self.memo[key][1]
+        self.memo[key] = (self._node(node, need), need)
+        return self.memo[key][0]
+
+    def _whole(self, scope: str, need: np.ndarray) -> np.ndarray:
+        """The rows that must be seen together with those needed: a group is never split, and scope `samples` sees all."""
+        if scope == "samples":
+            return np.ones_like(need)
+        return np.isin(self.group, self.group[need]) if scope == "group" else need
 
     def _leaf(self, leaf: Any, key: str, need: np.ndarray) -> Rewards:
-        """Scores the rows that are needed and not known; a group is never split, and scope `samples` sees all."""
-        if leaf.scope == "samples":
-            need = np.ones_like(need)
-        elif leaf.scope == "group":
-            need = np.isin(self.group, self.group[need])
+        """Scores the rows that are needed and not known."""
+        need = self._whole(leaf.scope, need)
         known = self.memo.get(key)
         new = need & ~known[1] if known else need
         rows = np.flatnonzero(new)  # whole groups, where groups were wanted: what is known are whole groups too
@@ -297,7 +320,7 @@ class Evaluation:
                 value = constant_like(branch.value, len(need)) if isinstance(branch, Const) else self._eval(branch, opened)
                 return algebra.choose(state, value)
             case Pipe(source, shape):
-                before = self._eval(source, need)
+                before = self._eval(source, self._whole(shape.scope, need))
                 after = self.shape(shape, before)
                 after.parts = after.parts or before.parts
                 after.evidence = {**before.evidence, **after.evidence}

@@ -50,6 +50,8 @@ class _Reader:
                 return Pipe(lift(self.read(left)), self.shape(right))
             case ast.BinOp(left=left, op=op, right=right) if type(op) in BINARY:
                 return BINARY[type(op)](self.read(left), self.read(right))
+            case ast.Compare(left=left, ops=[op], comparators=[ast.BinOp(left=right, op=ast.BitOr(), right=shape)]):  # `|` binds last
+                return Pipe(lift(self.read(ast.Compare(left, [op], [right]))), self.shape(shape))
             case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in COMPARE:
                 return expr.Compare(lift(self.read(left)), COMPARE[type(op)], expr.number(self.read(right)))
             case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in COMBINE:

@@ -39,6 +39,7 @@ def train_step(run: Run, stage: Running, step: int) -> dict[str, Any]:
     """One round: a batch of fresh samples, and the optimiser steps on it. Returns the step's metrics."""
     run.context.progress = Progress(step - 1, run.total)
     found = gather(run, stage, step)
+    values = measure.of_samples(run, stage, found, step)
     with run.clock("credit"):
         batch = assemble(run, stage, found)
         if stage.credit is not None:
@@ -47,10 +48,9 @@ def train_step(run: Run, stage: Running, step: int) -> dict[str, Any]:
         learned = update(run, stage, batch, step) | stage.learn(batch, run.context)
     follow(run, step)
     with run.clock("io"):
-        values = measure.of_samples(run, stage, found, step) | measure.of_batch(batch) | learned
         if step % stage.spec.train.samples_every == 0 or step in (1, run.total):
             run.folder.samples(step, found.samples, found.rewards, {int(i): at for at, i in enumerate(found.rows)}, batch)
-    return values
+    return values | measure.of_batch(batch) | learned
 
 
 def gather(run: Run, stage: Running, step: int) -> Gathered:
@@ -150,6 +150,8 @@ def update(run: Run, stage: Running, batch: Batch, step: int) -> dict[str, float
         if not bool(part.weights.any()):
             continue
         part.weights = stage.aggregate(part)
+        if stage.skips_zero:
+            part = without_zeros(part)
         share = float(part.weights.sum())
         values, usage = policy.forward_backward(part, stage.losses if seen else [*stage.losses, *stage.monitors], stage.temperature)
         run.context.spend("update", usage)
@@ -164,6 +166,12 @@ def update(run: Run, stage: Running, batch: Batch, step: int) -> dict[str, float
         return {m.LR: lr}
     names = dict.fromkeys(name for values in seen for name in values)
     return {m.LR: lr} | {name: float(np.mean([v[name] for v in seen if name in v])) for name in names}
+
+
+def without_zeros(batch: Batch) -> Batch:
+    """Rows with an advantage. Where the loss is a sum of terms that vanish with it, the others have no gradient to compute."""
+    rows = ((batch.weights * batch.advantages) != 0).any(1).nonzero()[:, 0]
+    return batch if len(rows) == len(batch) else batch.rows(rows if len(rows) else rows.new_zeros(1))  # one, for a gradient of 0
 
 
 def optimiser_batches(batch: Batch, passes: int, minibatches: int, rng: np.random.Generator) -> Iterator[Batch]:

@@ -66,6 +66,7 @@ class Running:
         self.ratio = "logprobs" in reads or spec.kl is not None
         monitors = ["logprob_gap"] * (spec.credit is not None) + ["kl_to_reference"] * ("ref_logprobs" in reads)
         self.monitors = [LossCall(name) for name in monitors]
+        self.skips_zero = spec.critic is None and all(find("loss", use.use).about.get("vanishes") for use in spec.loss)
         temperature = spec.rollout.params.get("temperature", default(find("rollout", spec.rollout.use).fn, "temperature", 1.0))
         self.temperature = float(temperature) or 1.0
         self.prepared: set[str] = set()
