@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from scipy.signal import lfilter
+import torch.nn.functional as F
 
 from guerdon.credit.core import credit
 
@@ -20,42 +20,54 @@ if TYPE_CHECKING:
     from guerdon.samples import Batch
 
 
-def _packed(batch: Batch) -> tuple[Int[Tensor, "n t"], Float[Tensor, "n t"]]:
-    """Position of each token among the written ones, and the rewards moved there."""
-    position = (batch.mask.cumsum(1) - 1).clamp(min=0)
-    reward = torch.zeros_like(batch.token_rewards).scatter_add_(1, position, batch.token_rewards)
-    return position, reward * (batch.mask.any(1) & batch.alive)[:, None]
+def _positions(batch: Batch) -> Int[Tensor, "n t"] | None:
+    """Where each token stands among the written ones; None where all are written, and each stands where it is."""
+    if bool((batch.mask.sum(1) == batch.lengths).all()):
+        return None
+    return (batch.mask.cumsum(1) - 1).clamp(min=0)
 
 
-def _decay_sum(x: Float[Tensor, "n t"], decay: float) -> Float[Tensor, "n t"]:
-    """y_t = x_t + decay * y_(t+1), a linear filter run from the end."""
-    backward = x.flip(1)
-    if decay == 1.0:
-        return backward.cumsum(1).flip(1)
-    y = lfilter([1.0], [1.0, -decay], backward.detach().cpu().numpy(), axis=1)
-    return torch.from_numpy(y).to(x.device, x.dtype).flip(1)
+def _pack(x: Float[Tensor, "n t"], position: Int[Tensor, "n t"] | None) -> Float[Tensor, "n t"]:
+    return x if position is None else torch.zeros_like(x).scatter_add_(1, position, x)
+
+
+def _unpack(x: Float[Tensor, "n t"], position: Int[Tensor, "n t"] | None, batch: Batch) -> Float[Tensor, "n t"]:
+    """Back to the tokens; 0 on those that the policy did not write and on rows without a verdict."""
+    return torch.where(batch.mask & batch.alive[:, None], x if position is None else x.gather(1, position), 0.0)
+
+
+def _decay_sum(x: Float[Tensor, "n t"], decay: float, block: int = 32) -> Float[Tensor, "n t"]:
+    """y_t = x_t + decay * y_(t+1): by a matrix of powers within blocks of tokens, then from block to block, the last one first."""
+    n, t = x.shape
+    i = torch.arange(block, device=x.device)
+    powers = torch.pow(torch.tensor(decay, dtype=x.dtype, device=x.device), (i[:, None] - i).clamp(min=0)).tril()
+    y = F.pad(x, (0, -t % block)).view(n, -1, block) @ powers
+    onward = powers[-1] * decay
+    for b in range(y.shape[1] - 2, -1, -1):
+        y[:, b] += y[:, b + 1, :1] * onward
+    return y.reshape(n, -1)[:, :t]
 
 
 def rewards_to_go(batch: Batch, gamma: float = 1.0) -> Float[Tensor, "n t"]:
     """G_t = sum over written tokens u >= t of gamma^(u - t) r_u; 0 on tokens that the policy did not write."""
-    position, reward = _packed(batch)
-    return _decay_sum(reward, gamma).gather(1, position) * batch.mask
+    position = _positions(batch)
+    return _unpack(_decay_sum(_pack(batch.token_rewards, position), gamma), position, batch)
 
 
 @credit(needs=("values",), grains=("outcome", "step", "token"))
 def gae(batch: Batch, gamma: float = 1.0, lam: float = 0.95) -> Float[Tensor, "n t"]:
     """A_t = sum over k of (gamma lam)^k d_(t+k), d_t = r_t + gamma V_(t+1) - V_t, V = 0 behind the last token.
 
-    V_t is `values`, the critic's estimate before token t is written. Source: arXiv:1506.02438.
+    V_t is `values`, the critic's estimate before token t is written; an answer that ran out of tokens has no value behind it either.
+    A is not whitened. Source: arXiv:1506.02438.
     """
-    position, reward = _packed(batch)
-    written = batch.mask
-    values = torch.zeros_like(reward).scatter_add_(1, position, batch.field("values").to(reward.dtype) * written)
-    following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
-    advantages = _decay_sum(reward + gamma * following - values, gamma * lam)
-    return advantages.gather(1, position) * (written & batch.alive[:, None])
+    position = _positions(batch)
+    reward = _pack(batch.token_rewards, position)
+    values = _pack(torch.where(batch.mask, batch.field("values").to(reward.dtype), 0.0), position)
+    following = F.pad(values[:, 1:], (0, 1))
+    return _unpack(_decay_sum(reward + gamma * following - values, gamma * lam), position, batch)
 
 
 def lambda_returns(batch: Batch, gamma: float = 1.0, lam: float = 1.0) -> Float[Tensor, "n t"]:
     """What a critic learns: A + V with its own lam; lam 1 is the plain reward to go. Source: arXiv:2503.01491 (decoupled GAE)."""
-    return (gae(batch, gamma, lam) + batch.field("values")) * (batch.mask & batch.alive[:, None])
+    return torch.where(batch.mask & batch.alive[:, None], gae(batch, gamma, lam) + batch.field("values").to(batch.weights.dtype), 0.0)

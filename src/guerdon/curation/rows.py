@@ -18,17 +18,20 @@ def dynamic_sampling(samples: Sequence[Sample], rewards: Rewards, context: Conte
     """
     group = np.array([s.group for s in samples])
     value, alive = rewards.total(), rewards.alive
-    rows = [np.flatnonzero(group == g) for g in dict.fromkeys(group.tolist()) if len(np.unique(value[(group == g) & alive])) > 1]
-    return Kept(np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64), np.ones(len(samples)))
+    varied = [g for g in np.unique(group) if len(np.unique(value[(group == g) & alive])) > 1]
+    return Kept(np.flatnonzero(np.isin(group, varied)), np.ones(len(samples)))
 
 
 @keep
 def overlong_filter(samples: Sequence[Sample], rewards: Rewards, context: Context) -> Kept:
-    """Leaves out answers that ran out of tokens: they count in no baseline. Source: arXiv:2503.14476 (overlong filtering)."""
+    """Leaves out answers that ran out of tokens: they count in no baseline either. Stricter than the paper's filter, `overlong_mask`."""
     return Kept(np.flatnonzero([s.stop != "length" for s in samples]), np.ones(len(samples)))
 
 
 @keep
 def overlong_mask(samples: Sequence[Sample], rewards: Rewards, context: Context) -> Kept:
-    """Answers that ran out of tokens get weight 0: they stay in baselines and get no gradient."""
+    """Answers that ran out of tokens get weight 0: they stay in baselines and get no gradient.
+
+    Source: arXiv:2503.14476 (overlong filtering, which masks their loss).
+    """
     return Kept(np.arange(len(samples)), np.array([float(s.stop != "length") for s in samples]))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import PositiveInt
+
 from guerdon.registry import registrar
 
 if TYPE_CHECKING:
@@ -21,7 +23,10 @@ aggregate = registrar("aggregate")
 
 @aggregate
 def token_mean(batch: Batch) -> Float[Tensor, "n t"]:
-    """w / sum of all w: every token counts the same, long answers more (DAPO). Source: arXiv:2503.14476."""
+    """w / sum of all w: every token counts the same, long answers more (DAPO).
+
+    The paper writes the sum over a group, its code over the batch; here it is the batch. Source: arXiv:2503.14476.
+    """
     return batch.weights / batch.weights.sum().clamp(min=1e-12)
 
 
@@ -34,6 +39,6 @@ def sequence_mean(batch: Batch) -> Float[Tensor, "n t"]:
 
 
 @aggregate
-def constant(batch: Batch, tokens: int) -> Float[Tensor, "n t"]:
+def constant(batch: Batch, tokens: PositiveInt) -> Float[Tensor, "n t"]:
     """w / (answers x tokens) with a fixed number of tokens, usually the limit (Dr. GRPO). Source: arXiv:2503.20783."""
     return batch.weights / (batch.weights.amax(1).sum().clamp(min=1e-12) * tokens)

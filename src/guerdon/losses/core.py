@@ -25,9 +25,13 @@ loss = registrar("loss")
 def log_ratio(new: Float[Tensor, "n t"], old: Float[Tensor, "n t"], batch: Batch) -> Float[Tensor, "n t"]:
     """new - old where the token counts, 0 where its weight is 0: what stands there, a NaN or what overflows in exp, must not get into a sum.
 
-    Raises Refused where a log-probability is missing (NaN) on a token that counts.
+    Raises Refused where the difference is NaN on a token that counts.
     """
     counts = batch.weights != 0
-    if bool(((new.detach() - old.detach()).isnan() & counts & (old.isnan() | ~new.isnan())).any()):
-        raise Refused("A loss with a ratio met rows without log-probabilities (expert rows, files); train on them with a loss such as sft.")
-    return torch.where(counts, new - old, 0.0)
+    d = torch.where(counts, new - old, 0.0)
+    if bool(d.isnan().any()):
+        raise Refused(
+            "Log-probabilities are missing (NaN) on tokens that a loss with a ratio counts: train on expert rows and files, which have none, "
+            "with a loss such as sft; if there are no such rows, the model has diverged."
+        )
+    return d

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from guerdon.credit.penalty import kl_estimate
-from guerdon.losses.core import loss
+from guerdon.losses.core import log_ratio, loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,8 @@ def kl(out: dict[str, Tensor], batch: Batch, coefficient: float = 0.01, estimato
     As a loss the gradient of k2 is that of KL(policy, reference) on fresh samples, that of k3 of KL(reference, policy), that of k1 is 0 in
     expectation: k1 belongs into the reward (`kl: {place: reward}`). Metric kl_loss. Source: arXiv:2402.03300 (k3 in the loss).
     """
-    term = coefficient * (batch.weights * kl_estimate(batch.field("ref_logprobs") - out["logprobs"], estimator)).sum()
+    d = log_ratio(batch.field("ref_logprobs"), out["logprobs"], batch)
+    term = coefficient * (batch.weights * kl_estimate(d, estimator)).sum()
     return term, {"kl_loss": term.detach()}
 
 

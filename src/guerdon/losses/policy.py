@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from guerdon.losses.core import loss
+from guerdon.losses.core import log_ratio, loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ def ppo_clip(out: Out, batch: Batch, clip: float = 0.2, clip_high: float | None 
     clip_high None equals clip; DAPO's clip-higher is 0.28 beside 0.2. Metric clip_fraction: the clamp was the smaller.
     Source: arXiv:1707.06347; clip-higher arXiv:2503.14476.
     """
-    ratio = torch.exp(out["logprobs"] - batch.field("logprobs"))
+    ratio = log_ratio(out["logprobs"], batch.field("logprobs"), batch).exp()
     free = ratio * batch.advantages
     held = ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high)) * batch.advantages
     clipped = (batch.weights * (held < free)).sum().detach()
