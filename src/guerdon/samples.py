@@ -144,8 +144,8 @@ class Grain:
 
     @classmethod
     def ragged(cls, rows: Sequence[Sequence[float | None]]) -> Grain:
-        """Rows of different length, None for abstained, padded with ABSTAINED."""
-        width = max((len(row) for row in rows), default=0)
+        """Rows of different length, None for abstained, padded with ABSTAINED to one column or more: an empty row can still be failed."""
+        width = max((len(row) for row in rows), default=1) or 1
         value = np.zeros((len(rows), width))
         state = np.full((len(rows), width), State.ABSTAINED, dtype=np.int8)
         for i, row in enumerate(rows):
@@ -198,6 +198,10 @@ class Grain:
         return Grain(value, state, reason)
 
 
+def _of_rows(cells: np.ndarray) -> np.ndarray:
+    return cells if cells.ndim == 1 else cells.any(1)
+
+
 @dataclass
 class Part:
     """A raw reward inside an expression, and the factor it enters with (None where it does not enter as a sum)."""
@@ -234,12 +238,12 @@ class Rewards:
     @property
     def failed(self) -> np.ndarray:
         """(n,) True where any value of the sample failed: failed makes what it enters failed."""
-        return np.logical_or.reduce([g.failed.reshape(len(self), -1).any(1) for _, g in self.grains()])
+        return np.logical_or.reduce([_of_rows(g.failed) for _, g in self.grains()])
 
     @property
     def alive(self) -> np.ndarray:
         """(n,) True where something was scored and nothing failed. The others have advantage 0 and are in no baseline."""
-        some = np.logical_or.reduce([g.scored.reshape(len(self), -1).any(1) for _, g in self.grains()])
+        some = np.logical_or.reduce([_of_rows(g.scored) for _, g in self.grains()])
         return some & ~self.failed
 
     @property

@@ -59,7 +59,7 @@ def run(leaf: Reward, inputs: Sequence[Any], engine: Engine, seed: int) -> list[
     if leaf.inline or leaf.services or leaf.asynchronous:
         out = _here(leaf, [((), fields) for fields in inputs], engine, _services(leaf, engine, seed, content))
         return [to_verdict(value, leaf) for value in out]
-    outcomes = engine.pool.run(_InWorker(leaf), inputs, leaf.deadline)
+    outcomes = engine.pool.run(engine.worker_call(leaf), inputs, leaf.deadline)
     return [_from_outcome(outcome, leaf) for outcome in outcomes]
 
 
@@ -119,7 +119,7 @@ def _checked(rewards: Rewards) -> Rewards:
 
 
 @dataclass(frozen=True)
-class _InWorker:
+class InWorker:
     """What a worker runs on the fields of one sample: the verdict is made there, so that only plain values come back."""
 
     leaf: Reward
@@ -130,7 +130,7 @@ class _InWorker:
 
 def _from_outcome(outcome: Any, leaf: Reward) -> Cell:
     if outcome.hostile:
-        return Verdict(leaf.wrong, f"hostile: {outcome.hostile}")
+        return Verdict(leaf.wrong, outcome.hostile)
     return Verdict.fail(outcome.failed) if outcome.failed else outcome.value
 
 

@@ -45,6 +45,7 @@ class Engine:
             raise Refused(f"on_hostile is 'wrong' or 'failed', not {on_hostile!r}.")
         self.context = context or Context()
         self.cache, self.journal, self.on_hostile = cache, journal, on_hostile
+        self._worker_calls: dict[tuple[str, int], calls.InWorker] = {}
         self.workers, self.memory_mb, self.concurrency = workers or os.cpu_count() or 1, memory_mb, concurrency
 
     def check(self, expression: Expr | str) -> Expr:
@@ -87,6 +88,10 @@ class Engine:
         from guerdon.workers import Pool
 
         return Pool(self.workers, self.memory_mb)
+
+    def worker_call(self, leaf: Reward) -> calls.InWorker:
+        """What a worker runs for this reward: always the same object, since workers inherit it when they are forked."""
+        return self._worker_calls.setdefault((str(leaf), id(leaf.fn)), calls.InWorker(leaf))
 
     @cached_property
     def loop(self) -> calls.Loop:
