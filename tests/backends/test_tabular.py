@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from guerdon.registry import Broke, Refused
 from guerdon.samples import Batch, Grain, Rewards, Sample, Task, collate
 
 
-def batch_of(model, prompts: list[str], rows: list[list[int]], advantages=1.0) -> Batch:
+def batch_of(model, prompts: list[str], rows: list[list[int]], advantages: Any = 1.0) -> Batch:
     samples = [
         Sample(Task(str(i), prompt), "", prompt_ids=model.encode(prompt), ids=np.array(row))
         for i, (prompt, row) in enumerate(zip(prompts, rows, strict=True))
@@ -126,6 +127,9 @@ def test_named_tokens_are_words():
     text, offsets = model.decode(np.array([0, 1, 1, 2]))
     assert text == "left right right"
     assert [text[a:b] for a, b in offsets] == ["left", " right", " right", ""]
+    assert model.show(model.encode_answer("left right")) == "left right <end>"
+    with pytest.raises(Refused, match="left up"):
+        model.encode_answer("left up")
     assert len({tuple(model.encode(prompt)) for prompt in ("ab c", "a bc", "abc", "left abc")}) == 4
 
 
@@ -309,4 +313,3 @@ def test_exact_refuses_what_it_cannot_enumerate():
     with pytest.raises(Refused, match="temperature"):
         exact(model, "x", lambda text: 0.0, max_tokens=1, temperature=0)
     assert exact(model, "x", defaultdict(float, {"1": 1.0}), max_tokens=1).value == pytest.approx(1 / 11)
-    assert exact(model, "x", lambda text: 3.0, max_tokens=0).value == 3.0

@@ -64,8 +64,8 @@ def exact(
 
     Raises Refused where the tree has more than `limit` prefixes to branch at, or a text has no return.
     """
-    if not temperature > 0:
-        raise Refused(f"Exact values need a temperature above 0, not {temperature}.")
+    if not (temperature > 0 and max_tokens > 0):
+        raise Refused(f"Exact values need a temperature and max_tokens above 0, not {temperature} and {max_tokens}.")
     start = model.encode(prompt)
     prob: dict[Prefix, float] = {}
     reach: dict[Prefix, float] = {(): 1.0}
@@ -91,8 +91,6 @@ def exact(
                 else:
                     deeper.append(child)
         level = deeper
-    if not prob:
-        prob[()] = 1.0  # max_tokens 0
     gain = {}
     for ids in prob:
         text = model.decode(np.array(ids))[0]

@@ -17,6 +17,8 @@ import torch
 from torch.nn import functional as F
 
 from guerdon.backends.base import Completion, LossCall, Model, SamplingParams, Usage, backend, loss_calls, loss_needs, require, total_loss
+from guerdon.backends.checkpoint import existing, replacing
+from guerdon.backends.refuse import check
 from guerdon.registry import Broke, Refused, find
 from guerdon.samples import Batch, Prompt
 
@@ -44,7 +46,10 @@ class Start:
         return np.array(self.bias) + self.spread * noise
 
 
-@backend
+CAPABILITIES = frozenset(["entropy", "logits", "values", "full", "average"])
+
+
+@backend(capabilities=CAPABILITIES)
 def tabular(
     path: str | Path | None = None,
     vocab: str | Sequence[str] = "0123456789",
@@ -100,7 +105,7 @@ class Tabular:
         self.names, self.separator, self.trainable, self.max_rows, self.start = list(names), separator, trainable, max_rows, start
         self.end = len(self.names) - 1
         self.ids = {name: i for i, name in enumerate(self.names[:-1])}
-        self.capabilities = frozenset(["entropy", "logits", "full", "average"] + ["values"] * values)
+        self.capabilities = CAPABILITIES if values else CAPABILITIES - {"values"}
         self.version = 0
         self.index: dict[bytes, int] = {}
         self.tables = {"logits": torch.zeros(0, len(self.names), dtype=dtype)}
@@ -118,14 +123,33 @@ class Tabular:
             ids += [self.ids[word]] if word in self.ids else [len(self.names) + ord(c) for c in spelled]
         return np.array(ids, dtype=np.int64)
 
+    def encode_answer(self, text: str) -> np.ndarray:
+        unknown = [word for word in (text.split() if self.separator else text) if word not in self.ids]
+        if unknown:
+            raise Refused(f"The tabular model cannot write {unknown[0]!r}; its vocabulary is {' '.join(self.names[:-1])!r}.")
+        return np.append(self.encode(text), len(self.names) - 1)
+
+    def show(self, ids: np.ndarray) -> str:
+        return "".join(self.names[i] if i < len(self.names) else chr(i - len(self.names)) for i in np.asarray(ids).tolist())
+
+    def encode_answer(self, text: str) -> np.ndarray:
+        ids = self.encode(text)
+        if (ids > self.end).any():
+            raise Refused(f"The answer {text!r} has more than the tabular model's tokens, which are {self.names[:-1]}.")
+        return np.append(ids, self.end)
+
+    def show(self, ids: np.ndarray) -> str:
+        return self._spell(ids, self.names)[0]
+
     def decode(self, ids: np.ndarray) -> tuple[str, np.ndarray]:
+        return self._spell(ids, [*self.names[:-1], ""])
+
+    def _spell(self, ids: np.ndarray, names: Sequence[str]) -> tuple[str, np.ndarray]:
         text, offsets = "", []
         for token in np.asarray(ids).tolist():
+            name = names[token] if token < len(names) else chr(token - len(names))
             before = len(text)
-            if token >= len(self.names):
-                text += chr(token - len(self.names))
-            elif token != self.end:
-                text += (self.separator if text else "") + self.names[token]
+            text += self.separator + name if text and name and token < len(names) else name
             offsets.append((before, len(text)))
         return text, np.array(offsets, dtype=np.int64).reshape(-1, 2)
 
@@ -187,18 +211,18 @@ class Tabular:
     def sample(
         self, prefixes: Sequence[np.ndarray], n: int, params: SamplingParams, want: tuple[str, ...] = ()
     ) -> tuple[list[list[Completion]], Usage]:
+        check((), params)
         self._check("sample", want, offered=("entropy",))
-        rng = np.random.default_rng(params.seed)
         keys = [_key(prefix) for prefix in prefixes for _ in range(n)]
         ids: list[list[int]] = [[] for _ in keys]
         logprobs: list[list[float]] = [[] for _ in keys]
         entropy: list[list[float]] = [[] for _ in keys]
         stops = ["length"] * len(keys)
         live = np.arange(len(keys))
-        for _ in range(params.max_tokens):
+        for t in range(params.max_tokens):
             if not len(live):
                 break
-            draw = rng.random(len(keys))[live]
+            draw = np.random.default_rng([params.seed & (2**64 - 1), t]).random(len(keys))[live]
             logp = torch.log_softmax(self._look([keys[i] for i in live])["logits"] / (params.temperature or 1.0), -1)
             chosen = _choose(logp.numpy(), draw, params)
             spread = -(logp.exp() * logp).sum(-1)
@@ -226,7 +250,7 @@ class Tabular:
         return [done[i * n : (i + 1) * n] for i in range(len(prefixes))], usage
 
     def forward(self, batch: Batch, want: tuple[str, ...] = ("logprobs",), temperature: float = 1.0) -> tuple[dict[str, Tensor], Usage]:
-        """As in the protocol; also 0 where a tool wrote a token outside the vocabulary. `logits` are divided by the temperature."""
+        """As in the protocol. Log-probabilities, entropies and logits (over the temperature) are 0 wherever `batch.mask` is False."""
         self._check("forward", want)
         out = self._outputs(batch, want, temperature, self._look)
         return out, _usage(batch)
@@ -255,6 +279,11 @@ class Tabular:
             table.grad = torch.zeros_like(table) if table.grad is None else table.grad
         self.optimizer.param_groups[0].update(lr=lr, weight_decay=weight_decay)
         norm = torch.nn.utils.clip_grad_norm_(self.tables.values(), float("inf") if clip is None else clip)
+        if not bool(torch.isfinite(norm)):
+            self.optimizer.zero_grad()
+            raise Broke(
+                f"The gradient's norm is {float(norm)} at version {self.version}; lower the learning rate or look at the last batch."
+            )
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.version += 1
@@ -273,13 +302,13 @@ class Tabular:
             for key, value in self.optimizer.state.get(table, {}).items():
                 tensors[f"{name}/{key}"] = value[:used].clone() if value.ndim else value.clone()
         about = {"names": self.names, "version": self.version, "start": asdict(self.start) if isinstance(self.start, Start) else None}
-        Path(path).mkdir(parents=True, exist_ok=True)
-        save_file(tensors, Path(path) / "table.safetensors", metadata={"about": json.dumps(about)})
+        with replacing(Path(path)) as folder:
+            save_file(tensors, folder / "table.safetensors", metadata={"about": json.dumps(about)})
 
     def load(self, path: Path) -> None:
         from safetensors import SafetensorError, safe_open
 
-        file = Path(path) / "table.safetensors"
+        file = existing(Path(path)) / "table.safetensors"
         try:
             with safe_open(file, framework="pt") as opened:
                 about = json.loads((opened.metadata() or {})["about"])
@@ -315,7 +344,7 @@ class Tabular:
             with torch.no_grad():
                 for name, table in self.tables.items():
                     table[rows] = theirs[name] if tau == 1 else (1 - tau) * table[rows] + tau * theirs[name]
-        self.start = other.start
+        self.start, self.version = other.start, other.version
 
     def _check(self, piece: str, want: Sequence[str], offered: Sequence[str] = ("logprobs", "entropy", "logits", "values")) -> None:
         require("tabular", self, piece, want)
@@ -330,23 +359,23 @@ class Tabular:
     def _outputs(
         self, batch: Batch, want: Sequence[str], temperature: float, look: Callable[[Sequence[bytes]], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        real = torch.arange(batch.ids.shape[1]) < batch.lengths[:, None]
+        inside = torch.arange(batch.ids.shape[1]) < batch.lengths[:, None]
+        real = inside if "values" in want else batch.mask
         keys: list[bytes] = []
-        for prompt, row, length in zip(batch.prompts, batch.ids.numpy(), batch.lengths.tolist(), strict=True):
-            whole = _key(np.concatenate([prompt.numpy(), row[:length]]))
-            keys += [whole[: 4 * (len(prompt) + i)] for i in range(length)]
-        ids = batch.ids[real]
-        known = ids < len(self.names)
-        if bool((batch.mask[real] & ~known).any()):
+        for prompt, row, places in zip(batch.prompts, batch.ids.numpy(), real.numpy(), strict=True):
+            whole = _key(np.concatenate([prompt.numpy(), row]))
+            keys += [whole[: 4 * (len(prompt) + i)] for i in np.flatnonzero(places).tolist()]
+        ids, written = batch.ids[real], batch.mask[real]
+        if bool((ids[written] > self.end).any()):
             raise Refused("A row of the batch has a token that the policy wrote and that is not in the tabular model's vocabulary.")
         found = look(keys)
         logits = found["logits"] / (temperature or 1.0)
         logp = torch.log_softmax(logits, -1)
-        flat = {"logprobs": torch.where(known, logp.gather(1, ids.clamp(max=self.end)[:, None])[:, 0], 0.0)}
+        flat = {"logprobs": logp.gather(1, ids.clamp(max=self.end)[:, None])[:, 0] * written}
         if "entropy" in want:
-            flat["entropy"] = -(logp.exp() * logp).sum(-1)
+            flat["entropy"] = -(logp.exp() * logp).sum(-1) * written
         if "logits" in want:
-            flat["logits"] = logits
+            flat["logits"] = logits * written[:, None]
         if "values" in want:
             flat["values"] = found["values"][:, 0]
         out = {}
