@@ -130,26 +130,19 @@ class Tabular:
         return np.append(self.encode(text), len(self.names) - 1)
 
     def show(self, ids: np.ndarray) -> str:
-        return "".join(self.names[i] if i < len(self.names) else chr(i - len(self.names)) for i in np.asarray(ids).tolist())
-
-    def encode_answer(self, text: str) -> np.ndarray:
-        ids = self.encode(text)
-        if (ids > self.end).any():
-            raise Refused(f"The answer {text!r} has more than the tabular model's tokens, which are {self.names[:-1]}.")
-        return np.append(ids, self.end)
-
-    def show(self, ids: np.ndarray) -> str:
-        return self._spell(ids, self.names)[0]
+        return self._spell(ids, END)[0]
 
     def decode(self, ids: np.ndarray) -> tuple[str, np.ndarray]:
-        return self._spell(ids, [*self.names[:-1], ""])
+        return self._spell(ids, "")
 
-    def _spell(self, ids: np.ndarray, names: Sequence[str]) -> tuple[str, np.ndarray]:
+    def _spell(self, ids: np.ndarray, end: str) -> tuple[str, np.ndarray]:
         text, offsets = "", []
         for token in np.asarray(ids).tolist():
-            name = names[token] if token < len(names) else chr(token - len(names))
             before = len(text)
-            text += self.separator + name if text and name and token < len(names) else name
+            if token > self.end:
+                text += chr(token - len(self.names))
+            elif token < self.end or end:
+                text += (self.separator if text else "") + (self.names[token] if token < self.end else end)
             offsets.append((before, len(text)))
         return text, np.array(offsets, dtype=np.int64).reshape(-1, 2)
 
