@@ -70,6 +70,68 @@ def score(
     raise typer.Exit(summary.code)
 
 
+@app.command()
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe (YAML); the embedded one, chain arithmetic, if not given.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Fields to override: train.steps=2.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME-1, -2, ... if not given.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show recipe, two prompts, two rewards and an estimate; train nothing.")
+    ] = False,
+) -> None:
+    """Train a policy against a reward; writes a folder with metrics, samples, checkpoints and report.html.
+
+    Example: `guerdon train recipes/gsm8k-smollm2.yaml tasks=problems.jsonl train.steps=20 --out runs/first`
+    """
+    from guerdon.training.verbs import train as run
+
+    raise typer.Exit(run(recipe, overrides or [], out, resume, dry_run))
+
+
+@app.command()
+def compare(
+    recipes: Annotated[list[str], typer.Argument(help="Recipes (YAML), and KEY=VALUE overrides of all of them.")],
+    seeds: Annotated[int, typer.Option(help="Runs a recipe, with seeds 0, 1, 2 ...", min=1)] = 3,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the runs, the table and the picture; what is complete there is not run again.")
+    ] = Path("runs/compare"),
+) -> None:
+    """Train several recipes with several seeds: one table and one picture, differences with paired bootstrap intervals.
+
+    Example: `guerdon compare recipes/arithmetic.yaml recipes/arithmetic-grpo.yaml --seeds 3 --out runs/baselines`
+    """
+    from guerdon.training.verbs import compare as run
+
+    raise typer.Exit(run(recipes, seeds, out))
+
+
+@app.command()
+def methods(name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None) -> None:
+    """List the published methods that are built: where they stand, how far they were confirmed, what their checks measured.
+
+    Example: `guerdon methods random-calculation`
+    """
+    from guerdon.evals.verbs import methods as show
+
+    raise typer.Exit(show(name))
+
+
+@app.command()
+def check(
+    name: Annotated[str | None, typer.Argument(help="A method's id, or a check's name.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every check, but for comparisons over many methods.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what an earlier run has measured.")] = False,
+) -> None:
+    """Run a method's claim against its baseline, and without the method's key term; exit code 1 when it does not hold.
+
+    Example: `guerdon check random-calculation`
+    """
+    from guerdon.evals.verbs import check as run
+
+    raise typer.Exit(run(name, every, fresh))
+
+
 def main() -> NoReturn:
     """Runs a verb. Exit codes: 0; 1 a run that broke off or rows kept aside; 2 misuse, nothing was begun; 130 interrupted."""
     try:

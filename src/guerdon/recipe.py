@@ -27,6 +27,7 @@ from guerdon import registry
 from guerdon.registry import Refused, find, nearest
 from guerdon.rewards import Reward, parse
 from guerdon.rewards.expr import Expr
+from guerdon.samples import Task
 
 
 class Strict(BaseModel):
@@ -42,6 +43,14 @@ class Use(BaseModel):
     @property
     def params(self) -> dict[str, Any]:
         return dict(self.__pydantic_extra__ or {})
+
+
+@registry.registrar("env")
+def file(path: str, limit: int | None = None) -> list[Task]:
+    """The tasks of a JSONL or Parquet file: columns `prompt` or `messages`, `reference`, `id`; the rest is their meta."""
+    from guerdon.scoring.files import load_tasks
+
+    return load_tasks(Path(path))[:limit]
 
 
 def _use(x: Any) -> Any:

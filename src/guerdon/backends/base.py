@@ -115,6 +115,14 @@ class Model(Protocol):
         """Token ids of a prompt, chat template applied to messages."""
         ...
 
+    def encode_answer(self, text: str) -> np.ndarray:
+        """Token ids of an answer that somebody else wrote, the end token last."""
+        ...
+
+    def show(self, ids: np.ndarray) -> str:
+        """The text of tokens as the model sees them, special ones included."""
+        ...
+
     def decode(self, ids: np.ndarray) -> tuple[str, np.ndarray]:
         """The text of completion tokens, and offsets (t, 2): the characters of it that each token covers. The end token covers none."""
         ...

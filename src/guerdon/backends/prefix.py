@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -72,6 +73,22 @@ def shareable(backbone: Any) -> bool:
     return len(cache.layers) > 0 and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
+class Spread(torch.autograd.Function):
+    """x (k, ...), owner (n,) -> x[owner]. The way back, a sum over each prompt's rows, is one product, and the same on every run."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, owner: Tensor) -> Tensor:
+        ctx.save_for_backward(owner)
+        ctx.k = len(x)
+        return x.index_select(0, owner)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (owner,) = ctx.saved_tensors
+        rows = F.one_hot(owner, ctx.k).to(grad.dtype).T
+        return (rows @ grad.reshape(len(grad), -1)).view(ctx.k, *grad.shape[1:]), None
+
+
 def states_shared(backbone: Any, prompts: Prompts, ids: Int[Tensor, "n t"]) -> Float[Tensor, "n t d"]:
     """State that token t was drawn in, rows continuing the keys and values of their prompt; the gradient flows into them."""
     cache = DynamicCache(config=backbone.config)
@@ -80,13 +97,52 @@ def states_shared(backbone: Any, prompts: Prompts, ids: Int[Tensor, "n t"]) -> F
     n, t = ids.shape
     if t == 1:
         return first
-    cache.reorder_cache(prompts.owner)  # pyright: ignore[reportArgumentType]
-    steps = torch.arange(t - 1, device=ids.device)
+    for layer in cache.layers:
+        layer.keys, layer.values = Spread.apply(layer.keys, prompts.owner), Spread.apply(layer.values, prompts.owner)  # pyright: ignore
     mask = None
     if prompts.padded:
         mask = torch.cat([prompts.mask[prompts.owner], torch.ones((n, t - 1), dtype=torch.bool, device=ids.device)], 1)
-    positions = prompts.lengths[prompts.owner][:, None] + steps
+    positions = prompts.lengths[prompts.owner][:, None] + torch.arange(t - 1, device=ids.device)
     return torch.cat([first, run(backbone, ids[:, :-1], mask, positions, cache)], 1)
+
+
+def states_packed(backbone: Any, prompts: Prompts, ids: Int[Tensor, "n t"]) -> Float[Tensor, "n t d"]:
+    """The same in one pass over one line a prompt: the prompt, then its rows one behind the other, none of which sees another.
+
+    Attention runs over the whole line, so this is for short rows: it saves the second pass and the copies of keys and values.
+    """
+    n, t = ids.shape
+    k, width = prompts.ids.shape
+    s, device = t - 1, ids.device
+    mine = F.one_hot(prompts.owner, k)
+    slot = (mine.cumsum(0) * mine).sum(1) - 1  # place of each row among those of its prompt
+    g = int(slot.max()) + 1
+    rows = ids.new_zeros((k, g, s))
+    rows[prompts.owner, slot] = ids[:, :-1]
+    after = (prompts.lengths[:, None, None] + torch.arange(s, device=device)).expand(k, g, s)
+    row = torch.cat([torch.full((width,), -1, device=device), torch.arange(g, device=device).repeat_interleave(s)])
+    causal = torch.arange(len(row), device=device)
+    sees = (causal <= causal[:, None]) & ((row == -1) | (row == row[:, None]))
+    real = torch.cat([prompts.mask, prompts.mask.new_ones((k, g * s))], 1)
+    out = run(
+        backbone,
+        torch.cat([prompts.ids, rows.view(k, -1)], 1),
+        (sees & real[:, None])[:, None],
+        torch.cat([prompts.positions, after.reshape(k, -1)], 1),
+    )
+    return torch.cat([out[prompts.owner, width - 1][:, None], out[:, width:].view(k, g, s, -1)[prompts.owner, slot]], 1)
+
+
+def packs(backbone: Any) -> bool:
+    """True where the model follows a mask of its caller's, so that `states_packed` is right; tried once, on three rows of two prompts."""
+    device = backbone.device
+    prompts = Prompts.of([torch.tensor([0, 1]), torch.tensor([1]), torch.tensor([0, 1])], device)
+    ids = torch.tensor([[1, 0, 1], [0, 0, 1], [0, 1, 1]], device=device)
+    try:
+        with torch.no_grad():
+            return torch.allclose(states_packed(backbone, prompts, ids), states_plain(backbone, prompts, ids), rtol=1e-2, atol=1e-2)
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return False
 
 
 def states_plain(backbone: Any, prompts: Prompts, ids: Int[Tensor, "n t"]) -> Float[Tensor, "n t d"]:

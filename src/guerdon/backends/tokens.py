@@ -35,6 +35,11 @@ class Tokens:
             prompt = "\n".join(plain(message["content"]) for message in prompt)
         return np.asarray(self.tokenizer(prompt)["input_ids"], dtype=np.int64)
 
+    def encode_answer(self, text: str) -> np.ndarray:
+        """(t,) ids of a text that follows a prompt, the end token last."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return np.asarray([*ids, *self.ends[:1]], dtype=np.int64)
+
     def decode(self, ids: np.ndarray) -> tuple[str, np.ndarray]:
         """The tokenizer's own text without special tokens, and offsets (t, 2), never decreasing.
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+SHORT = 256
+"""Completion tokens a prompt, on average, up to which its rows are packed into one line."""
 WANTS = ("logprobs", "entropy", "logits", "hidden", "values")
 
 
@@ -75,6 +77,7 @@ class TorchModel:
         self.tokens = Tokens(tokenizer, end_ids(self.causal, tokenizer))
         self.trainable = trainable
         self.sharing = prefix_sharing and prefix.shareable(self.backbone)
+        self.packs = self.sharing and prefix.packs(self.backbone)
         self.micro_tokens = micro_tokens or positions_in_memory(config, self.device, 20 * config.hidden_size + 6 * config.intermediate_size)
         self.cache_tokens = cache_tokens or positions_in_memory(config, self.device, 2 * config.hidden_size)
         self.version = 0
@@ -94,6 +97,12 @@ class TorchModel:
 
     def encode(self, prompt: Prompt) -> np.ndarray:
         return self.tokens.encode(prompt)
+
+    def encode_answer(self, text: str) -> np.ndarray:
+        return self.tokens.encode_answer(text)
+
+    def show(self, ids: np.ndarray) -> str:
+        return self.tokens.tokenizer.decode(ids)
 
     def decode(self, ids: np.ndarray) -> tuple[str, np.ndarray]:
         return self.tokens.decode(ids)
@@ -150,7 +159,8 @@ class TorchModel:
             raise Refused("This model was opened with trainable=False, so it cannot be trained.")
         calls = loss_calls(loss)
         needs = loss_needs(calls)
-        self._check_want(needs)
+        for call in calls:
+            self._check_want(find("loss", call.name).needs, f"the loss {call.name!r}")
         for call in calls:
             self._own(call.name)
         if len(batch) == 0:
@@ -201,7 +211,8 @@ class TorchModel:
             for name, own in self.losses.items():
                 save_file({str(i): p.detach().contiguous() for i, p in enumerate(own.parameters())}, folder / f"loss-{name}.safetensors")
             if self.optimizer is not None:
-                torch.save(self.optimizer.state_dict(), folder / "optimizer.pt")
+                with (folder / "optimizer.pt").open("wb") as file:  # through Python, so that a full disk is an OSError
+                    torch.save(self.optimizer.state_dict(), file)
             (folder / "state.json").write_text(json.dumps({"version": self.version, "losses": list(self.losses)}))
 
     def load(self, path: Path) -> None:
@@ -247,11 +258,11 @@ class TorchModel:
         weights: dict[str, Tensor] = dict(self.causal.named_parameters())
         return weights | ({f"head.{k}": p for k, p in self.head.named_parameters()} if self.head is not None else {})
 
-    def _check_want(self, want: Sequence[str]) -> None:
+    def _check_want(self, want: Sequence[str], piece: str = "this call") -> None:
         for name in want:
             if name not in WANTS or (name == "values" and self.head is None):
                 hint = "; open it with head='scalar'" if name == "values" else f"; it gives {', '.join(WANTS)}"
-                raise Refused(f"This local model gives no {name!r}{hint}.")
+                raise Refused(f"This local model gives no {name!r}, which {piece} needs{hint}.")
 
     def _split(self, batch: Batch, budget: int) -> tuple[list[prefix.Part], Usage]:
         distinct, owner = prefix.number(batch.prompts)
@@ -273,9 +284,15 @@ class TorchModel:
         return batch, index
 
     def _outputs(self, batch: Batch, want: Sequence[str], temperature: float) -> dict[str, Tensor]:
+        temperature = temperature or 1.0  # greedy samples have log-probabilities of temperature 1
         prompts = prefix.Prompts.of(batch.prompts, self.device)
-        shared = self.sharing and len(prompts.ids) < len(batch)
-        states = (prefix.states_shared if shared else prefix.states_plain)(self.backbone, prompts, batch.ids)
+        n, t = batch.ids.shape
+        if not self.sharing or len(prompts.ids) == n:
+            states = prefix.states_plain(self.backbone, prompts, batch.ids)
+        elif self.packs and n * t <= SHORT * len(prompts.ids):
+            states = prefix.states_packed(self.backbone, prompts, batch.ids)
+        else:
+            states = prefix.states_shared(self.backbone, prompts, batch.ids)
         out: dict[str, Tensor] = {}
         where = batch.mask.nonzero(as_tuple=True)
         if "logprobs" in want or "entropy" in want:

@@ -1,4 +1,5 @@
 """How samples are gathered."""
 
 from guerdon.rollouts.core import rollout as rollout
+from guerdon.rollouts.expert import expert as expert
 from guerdon.rollouts.parallel import parallel as parallel

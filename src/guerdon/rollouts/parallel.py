@@ -27,7 +27,9 @@ def parallel(
     for group, (task, prompt, several) in enumerate(zip(tasks, prefixes, completions, strict=True)):
         for c in several:
             text, offsets = policy.decode(c.ids)
-            sample = Sample(task, text, prompt, c.ids, offsets, np.ones(len(c.ids), dtype=bool), c.logprobs, c.version, group=group, stop=c.stop)
+            sample = Sample(
+                task, text, prompt, c.ids, offsets, np.ones(len(c.ids), dtype=bool), c.logprobs, c.version, group=group, stop=c.stop
+            )
             mark(sample, split)
             samples.append(sample)
     return samples

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from guerdon.backends.base import Model
-from guerdon.registry import Broke
+from guerdon.backends.checkpoint import replacing
 
 KEEP = 2
 """Checkpoints that stay; the older ones are removed when a new one is whole."""
@@ -27,20 +27,10 @@ def write(folder: Path, step: int, models: Mapping[str, Model], state: Mapping[s
 
 
 def save(path: Path, models: Mapping[str, Model], state: Mapping[str, Any]) -> None:
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+    with replacing(path) as folder:
         for name, model in models.items():
-            model.save(beside / name)
-        (beside / "state.json").write_bytes(orjson.dumps(dict(state)))
-        if path.exists():
-            shutil.rmtree(path)
-        beside.replace(path)
-    except (OSError, Broke) as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        why = getattr(error, "strerror", None) or error
-        raise Broke(f"The checkpoint {path} could not be written ({why}); the ones before it are kept. Make room, then resume.") from error
+            model.save(folder / name)
+        (folder / "state.json").write_bytes(orjson.dumps(dict(state)))
 
 
 def latest(folder: Path) -> Path | None:

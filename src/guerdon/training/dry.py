@@ -34,7 +34,7 @@ def dry_run(recipe: Recipe, run: Run, say: Any = print) -> None:
     tasks = stage.tasks[:2]
     for task in tasks:
         say(f"\n--- prompt of task {task.id}, as the model sees it")
-        say(policy.decode(policy.encode(task.prompt))[0])
+        say(policy.show(policy.encode(task.prompt)))
 
     spec = stage.spec.train
     full = spec.prompts

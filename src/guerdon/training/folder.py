@@ -52,9 +52,9 @@ class Folder:
                 if at > step:
                     file.unlink()
 
-    def samples(self, step: int, samples: Sequence[Sample], rewards: Rewards, kept: Mapping[int, int], batch: Batch) -> None:
+    def samples(self, step: int, samples: Sequence[Sample], rewards: Rewards, kept: Mapping[int, int], batch: Batch | None) -> None:
         """One row a sample. kept: row of the sample -> row of the batch; rows left out have no advantages."""
-        advantages, weights = batch.advantages.cpu().numpy(), batch.weights.amax(1).cpu().numpy()
+        advantages, weights = ([], []) if batch is None else (batch.advantages.cpu().numpy(), batch.weights.amax(1).cpu().numpy())
         rows = []
         for i, s in enumerate(samples):
             at = kept.get(i)

@@ -40,17 +40,21 @@ def train_step(run: Run, stage: Running, step: int) -> dict[str, Any]:
     run.context.progress = Progress(step - 1, run.total)
     found = gather(run, stage, step)
     values = measure.of_samples(run, stage, found, step)
-    with run.clock("credit"):
-        batch = assemble(run, stage, found)
-        if stage.credit is not None:
-            batch.advantages = stage.credit(batch)
-    with run.clock("update"):
-        learned = update(run, stage, batch, step) | stage.learn(batch, run.context)
+    batch, learned = None, {}
+    if len(found.rows):
+        with run.clock("credit"):
+            batch = assemble(run, stage, found)
+            if stage.credit is not None:
+                batch.advantages = stage.credit(batch)
+        with run.clock("update"):
+            learned = update(run, stage, batch, step) | stage.learn(batch, run.context)
+    if m.LOSS not in learned:
+        run.event(step, "nothing to train on", "no sample of this step was kept with a verdict and a weight; the policy stays as it is")
     follow(run, step)
     with run.clock("io"):
         if step % stage.spec.train.samples_every == 0 or step in (1, run.total):
             run.folder.samples(step, found.samples, found.rewards, {int(i): at for at, i in enumerate(found.rows)}, batch)
-    return values | measure.of_batch(batch) | learned
+    return values | learned
 
 
 def gather(run: Run, stage: Running, step: int) -> Gathered:
@@ -161,11 +165,8 @@ def update(run: Run, stage: Running, batch: Batch, step: int) -> dict[str, float
             run.context.spend("update", usage)
             critic.optim_step(stage.spec.critic.lr, stage.spec.critic.clip)
             seen[-1][m.VALUE_LOSS] = values["value_error"] / share / 2
-    if not seen:
-        run.event(step, "nothing to train on", "no sample of this step had a verdict and a weight; the policy was left as it is")
-        return {m.LR: lr}
     names = dict.fromkeys(name for values in seen for name in values)
-    return {m.LR: lr} | {name: float(np.mean([v[name] for v in seen if name in v])) for name in names}
+    return {m.LR: lr} | measure.of_batch(batch) | {name: float(np.mean([v[name] for v in seen if name in v])) for name in names}
 
 
 def without_zeros(batch: Batch) -> Batch:

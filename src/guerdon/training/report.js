@@ -54,7 +54,7 @@ function layout(drawing) {
     hovermode: "x unified", hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink"), size: 12 } },
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     showlegend: drawing.series.length > 1, legend: { orientation: "h", y: -0.16, yanchor: "top", x: 0, font: { size: 11 } },
-    xaxis: { ...axis, range: [first - air, last + air], showgrid: false, tickformat: ",~d", hoverformat: ",.4~r", unifiedhovertitle: { text: "step %{x}" } },
+    xaxis: { ...axis, range: [first - air, last + air], showgrid: false, ...(last - first <= 8 ? { tick0: 0, dtick: 1 } : {}), tickformat: ",~d", hoverformat: ",.4~r", unifiedhovertitle: { text: "step %{x}" } },
     yaxis: { ...axis, ...flat, nticks: 5, tickformat: drawing.shares ? ".0~%" : "~g", hoverformat: drawing.shares ? ".1%" : ".4~g", rangemode: drawing.stacked ? "tozero" : "normal" },
   };
 }
@@ -90,8 +90,9 @@ button.onclick = () => {
 };
 theme(stored.get() || "auto");
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw(false));
-addEventListener("beforeprint", () => { root.style.colorScheme = "light"; redraw(true); });
-addEventListener("afterprint", () => theme(button.textContent.slice(7)));
+// Paper: light, and as wide as the charts will be, because they do not change their width while being printed.
+addEventListener("beforeprint", () => { root.style.colorScheme = "light"; root.classList.add("paper"); redraw(true); });
+addEventListener("afterprint", () => { root.classList.remove("paper"); theme(button.textContent.slice(7)); });
 
 // The numbers of the token under the pointer or finger.
 const tip = document.getElementById("tip");

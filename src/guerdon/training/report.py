@@ -136,7 +136,7 @@ def result(log: Sequence[Mapping[str, Any]]) -> str:
     for name, label, share in ((m.EVAL_ACCURACY, "held-out accuracy", True), (m.REWARD, "reward", False)):
         values = column(log, name)
         if values:
-            return f"{label} {_share(values[0][1], share)} → {_share(values[-1][1], share)} in {took}"
+            return f"{label} {_span(values, share)} in {took}"
     return "nothing measured yet"
 
 
@@ -157,8 +157,7 @@ def tiles(log: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]])
         values = column(log, name)
         if values:
             best = max(values, key=lambda point: point[1])
-            span = f"{_share(values[0][1], share)} → {_share(values[-1][1], share)}"
-            found.append(Tile(label, span, f"best {_share(best[1], share)} at step {best[0]:,}"))
+            found.append(Tile(label, _span(values, share), f"best {_share(best[1], share)} at step {best[0]:,}"))
     seconds = sum(value for _, value in column(log, m.SECONDS))
     drawn = sum(value for _, value in column(log, m.SAMPLES))
     found.append(Tile("Steps", f"{count_steps(log):,}", f"{drawn:,.0f} samples" if drawn else ""))
@@ -194,6 +193,7 @@ class Reasons:
 
 def reasons(log: Sequence[Mapping[str, Any]]) -> Reasons:
     """What failed, abstained or was hostile, and why; the most frequent first."""
+    log = [entry for entry in log if entry[m.STEP] > 0 or m.REASONS in entry]
     bins = [part for part in np.array_split(np.arange(len(log)), MOST_COLUMNS) if len(part)]
     counts: dict[str, list[int]] = {}
     for place, part in enumerate(bins):
@@ -219,6 +219,11 @@ def clock(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _span(values: Sequence[tuple[int, float]], share: bool) -> str:
+    ends = values[:1] if len(values) == 1 else [values[0], values[-1]]
+    return " → ".join(_share(value, share) for _, value in ends)
 
 
 def _share(value: float, share: bool) -> str:

@@ -20,6 +20,7 @@ BEST, WORST, UNJUDGED = 4, 4, 4  # samples shown of one file
 MOST_CHARACTERS = 6_000  # of one text
 MOST_TOKENS = 1_500  # of one sample: its first two thirds and its last third
 HEAVY = ("prompt", "text", "ids", "pieces", "advantage", "logprobs", "step_rewards", "token_rewards")
+EMPTY = Markup('<span class="cut">empty completion</span>')
 
 
 @dataclass
@@ -131,7 +132,7 @@ def _card(row: dict[str, Any], group: Sequence[float], limit: float) -> Card:
         parts = json.loads(parts)
     parts = [(visible(str(name), 60), short(value)) for name, value in dict(parts).items()]
     pieces = row.get("pieces")
-    body = tokens(row, limit) if pieces else escape(visible(row.get("text") or "", MOST_CHARACTERS))
+    body = tokens(row, limit) if pieces else escape(visible(row.get("text") or "", MOST_CHARACTERS)) or EMPTY
     return Card(
         task=visible(str(row.get("task_id", "")), 80),
         title=title,

@@ -231,9 +231,8 @@ class Run:
                 self.event(
                     step, "warning", f"sampled and recomputed log-probabilities differ by {values[m.LOGPROB_GAP]:.3f} a token on average"
                 )
-            usage = self.context.usage["rollouts"]
-            elapsed = time.perf_counter() - start
-            values[m.TOKENS_PER_SECOND] = (usage.new - (before.new if before else 0)) / elapsed
+            if usage := self.context.usage.get("rollouts"):
+                values[m.TOKENS_PER_SECOND] = (usage.new - (before.new if before else 0)) / (time.perf_counter() - start)
         if self.eval_tasks and (step % self.recipe.eval.every == 0 or step == self.total):
             with self.clock("eval"):
                 values |= self.evaluate(step, stage)
@@ -257,7 +256,7 @@ class Run:
             self.models["policy"], self.eval_tasks, spec.samples, Spending(self.context)
         )
         rewards = self.score(stage.reward, samples, f"{stage.index}/{step}/eval")
-        gold = self.score(self.gold, samples, f"{stage.index}/{step}/gold") if self.gold else None
+        gold = self.score(self.gold, samples, f"{stage.index}/{step}/gold") if self.gold is not None else None
         ok = self.passes(stage, samples, rewards, f"{stage.index}/{step}/eval-correct")
         values = measure.evaluation(samples, rewards, ok, gold)
         stage.observe(samples, rewards, self.context, "eval")
@@ -283,10 +282,10 @@ class Run:
         return out
 
     def digest(self) -> str:
-        """Of the ids and prompts of all tasks."""
+        """Of the ids, prompts and references of all tasks that are trained on."""
         found = hashlib.blake2b(digest_size=8)
-        for tasks in [*(stage.tasks for stage in self.stages), self.eval_tasks]:
-            for task in tasks:
+        for stage in self.stages:
+            for task in stage.tasks:
                 found.update(repr((task.id, task.prompt, task.reference)).encode("utf-8", "surrogatepass"))
         return found.hexdigest()
 

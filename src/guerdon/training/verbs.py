@@ -1,0 +1,68 @@
+"""`guerdon train` and `guerdon compare`: the run, its progress, what to look at next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from rich.console import Console as Rich
+
+from guerdon.registry import Refused
+from guerdon.training import metrics as m
+from guerdon.training.trackers import Console
+
+EMBEDDED = "arithmetic"
+
+
+def embedded() -> str:
+    """The path of the packaged default recipe."""
+    return str(resources.files("guerdon.training").joinpath(f"{EMBEDDED}.yaml"))
+
+
+def train(recipe: str | None, overrides: Sequence[str], out: Path | None, resume: Path | None, dry: bool) -> int:
+    from guerdon.training.dry import dry_run
+    from guerdon.training.run import Run, load_tasks, prepare
+    from guerdon.training.run import train as start
+
+    if recipe is not None and "=" in recipe and not Path(recipe).exists():
+        recipe, overrides = None, [recipe, *overrides]
+    source = recipe if recipe or resume else embedded()
+    if dry:
+        spec, path = prepare(source, overrides, out, resume)
+        dry_run(spec, Run(spec, path, load_tasks(spec)), print)
+        return 0
+    result = start(source, *overrides, folder=out, resume=resume, trackers=[Console()])
+    say = Rich(stderr=True)
+    accuracy = [row[m.EVAL_ACCURACY] for row in result.metrics if m.EVAL_ACCURACY in row]
+    if accuracy:
+        say.print(f"held-out accuracy {accuracy[0]:.3f} -> {accuracy[-1]:.3f} (best {max(accuracy):.3f})", highlight=False)
+    seconds = sum(row[m.SECONDS] for row in result.metrics)
+    say.print(f"{len(result.metrics) - 1} steps, {seconds:.0f} s of training and evaluation", highlight=False)
+    say.print(f"run     {result.folder}\nreport  {result.report}", highlight=False, soft_wrap=True)
+    say.print(
+        "next    open the report; "
+        f"`guerdon train --resume {result.folder} train.steps={2 * max(1, len(result.metrics) - 1)}` goes on; "
+        "`guerdon train reward='arithmetic - 0.002 * brevity'`-like overrides try another reward; `guerdon train --help` says more",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def compare(recipes: Sequence[str], seeds: int, out: Path) -> int:
+    from guerdon.training.compare import compare as run_all
+    from guerdon.training.run import train as start
+
+    files = [text for text in recipes if "=" not in text]
+    overrides = [text for text in recipes if "=" in text]
+    if len(files) < 1:
+        raise Refused("Nothing to compare: name two recipes or more.")
+
+    def one(recipe: Path, seed: int, folder: Path) -> None:
+        resume = folder if (folder / "recipe.yaml").exists() else None
+        start(str(recipe), *overrides, f"seed={seed}", folder=None if resume else folder, resume=resume, trackers=[Console()])
+
+    comparison = run_all([Path(file) for file in files], seeds, out, one)
+    Rich().print(comparison.table())
+    return 0
