@@ -111,7 +111,7 @@ def states_packed(backbone: Any, prompts: Prompts, ids: Int[Tensor, "n t"]) -> F
 
     Attention runs over the whole line, so this is for short rows: it saves the second pass and the copies of keys and values.
     """
-    n, t = ids.shape
+    t = ids.shape[1]
     k, width = prompts.ids.shape
     s, device = t - 1, ids.device
     mine = F.one_hot(prompts.owner, k)
@@ -123,11 +123,11 @@ def states_packed(backbone: Any, prompts: Prompts, ids: Int[Tensor, "n t"]) -> F
     row = torch.cat([torch.full((width,), -1, device=device), torch.arange(g, device=device).repeat_interleave(s)])
     causal = torch.arange(len(row), device=device)
     sees = (causal <= causal[:, None]) & ((row == -1) | (row == row[:, None]))
-    real = torch.cat([prompts.mask, prompts.mask.new_ones((k, g * s))], 1)
+    real = torch.cat([prompts.mask, prompts.mask.new_ones((k, g * s))], 1)[:, None] | (causal == causal[:, None])  # no row sees nothing
     out = run(
         backbone,
         torch.cat([prompts.ids, rows.view(k, -1)], 1),
-        (sees & real[:, None])[:, None],
+        (sees & real)[:, None],
         torch.cat([prompts.positions, after.reshape(k, -1)], 1),
     )
     return torch.cat([out[prompts.owner, width - 1][:, None], out[:, width:].view(k, g, s, -1)[prompts.owner, slot]], 1)

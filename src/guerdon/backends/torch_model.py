@@ -289,7 +289,7 @@ class TorchModel:
         n, t = batch.ids.shape
         if not self.sharing or len(prompts.ids) == n:
             states = prefix.states_plain(self.backbone, prompts, batch.ids)
-        elif self.packs and n * t <= SHORT * len(prompts.ids):
+        elif self.packs and t > 1 and n * t <= SHORT * len(prompts.ids):
             states = prefix.states_packed(self.backbone, prompts, batch.ids)
         else:
             states = prefix.states_shared(self.backbone, prompts, batch.ids)
