@@ -256,6 +256,7 @@ def test_hostile_text(tmp_path):
 def test_visible():
     assert visible("a\u202eb\x00\n\t", 99) == "a⟨U+202E⟩b⟨U+0000⟩\n\t"
     assert visible("e" + "\u0301" * 9, 99) == "e" + "\u0301" * 3
+    assert visible("\u0301a", 99) == "◌\u0301a"
     assert visible("é – 数学 🙂", 99) == "é – 数学 🙂"
     assert visible("abcdef", 4) == "abcd … [2 more characters]"
     assert visible([{"role": "user"}], 99) == '[{"role": "user"}]'

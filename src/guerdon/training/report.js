@@ -40,7 +40,7 @@ function traces(drawing) {
   return out;
 }
 
-function layout(drawing) {
+function layout(drawing, plot) {
   const axis = { gridcolor: colour("line"), linecolor: colour("line"), zeroline: false, automargin: true, tickfont: { size: 11 }, fixedrange: false };
   const rule = (shape, name) => ({ type: "line", layer: "below", line: { color: colour(name), width: 1.3, dash: "dot" }, ...shape });
   const shapes = drawing.marks.map(x => rule({ x0: x, x1: x, yref: "paper", y0: 0, y1: 1 }, "warn"));
@@ -48,8 +48,9 @@ function layout(drawing) {
   const levels = new Set(drawing.series.flatMap(s => s.y));
   const [level] = levels;  // of a flat curve, which Plotly would draw in the middle of -1 .. 1
   const flat = levels.size === 1 && level !== 0 && drawing.limit === null ? { range: level > 0 ? [0, 2 * level] : [2 * level, 0] } : {};
+  const size = root.classList.contains("paper") ? { width: plot.clientWidth, height: plot.clientHeight } : { autosize: true };
   return {
-    margin: { l: 8, r: 8, t: 8, b: 4 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", shapes,
+    ...size, margin: { l: 8, r: 8, t: 8, b: 4 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", shapes,
     font: { family: getComputedStyle(document.body).fontFamily, color: colour("muted"), size: 12 },
     hovermode: "x unified", hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink"), size: 12 } },
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
@@ -63,7 +64,7 @@ const plots = [...document.querySelectorAll(".plot")];
 function draw(plot) {
   const drawing = drawings[plot.dataset.chart];
   plot.dataset.drawn = "yes";
-  Plotly.react(plot, traces(drawing), layout(drawing), { displayModeBar: false, responsive: true });
+  Plotly.react(plot, traces(drawing), layout(drawing, plot), { displayModeBar: false, responsive: true });
 }
 const redraw = all => plots.filter(plot => all || plot.dataset.drawn).forEach(draw);
 

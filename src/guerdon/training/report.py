@@ -10,7 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def write_report(run: Path) -> Path:
         tiles=tiles(log, events) + held_out(run),
         curves=curves,
         parts=parts,
-        data=Markup(_in_script([asdict(drawing) for drawing in curves + parts])),
+        data=Markup(_in_script(curves + parts)),
         events=told[-MOST_EVENTS:],
         kinds=Counter(kind for _, kind, _ in told),
         left_out=max(0, len(told) - MOST_EVENTS),
@@ -231,6 +231,6 @@ def _share(value: float, share: bool) -> str:
 
 
 def _in_script(data: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    """JSON, dataclasses as objects, that cannot end the script element it stands in."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False, default=vars)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

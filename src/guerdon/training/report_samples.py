@@ -183,7 +183,7 @@ def visible(text: Any, most: int) -> str:
     """`text` cut at `most` characters with a note, every character that would be invisible or reorder its neighbours spelt out.
 
     Newlines and tabs stay. Controls, format characters (bidi overrides, zero-width, tags), surrogates and private use become
-    `⟨U+202E⟩`; of combining marks in a row the fourth and later go.
+    `⟨U+202E⟩`; of combining marks in a row the fourth and later go, and one at the start gets a circle to stand on.
     """
     text = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False, default=str)
     over = len(text) - most
@@ -202,5 +202,5 @@ def _spelt(text: str) -> str:
         if marks > 3:
             continue
         hidden = kind.startswith("C") or kind in ("Zl", "Zp")
-        out.append(f"⟨U+{ord(c):04X}⟩" if hidden and c not in "\n\t" else c)
+        out.append(f"⟨U+{ord(c):04X}⟩" if hidden and c not in "\n\t" else c if out or not marks else "◌" + c)
     return "".join(out)
