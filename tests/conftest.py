@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import hypothesis
@@ -29,7 +30,7 @@ def random_samples(rng: np.random.Generator, n: int, groups: int) -> list[Sample
         g = int(rng.integers(groups))
         ids = rng.integers(0, 4, t)
         logprobs = np.where(written, -rng.exponential(1.0, t), np.nan)
-        steps = [(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+        steps = [(a, b) for a, b in itertools.pairwise(cuts)]
         stop = str(rng.choice(["end", "length"]))
         samples.append(Sample(tasks[g], "", np.array([7]), ids, None, written, logprobs, group=10 * g, stop=stop, spans={"step": steps}))
     return samples

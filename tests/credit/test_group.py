@@ -118,7 +118,9 @@ def test_equal_rewards_give_exact_zeros(value, dtype):
 
 
 def answers(groups: list[list[float]], dtype: torch.dtype = torch.float64, tokens: int = 2) -> Batch:
-    samples = [Sample(Task(str(g), "p"), "", torch.ones(1).numpy(), torch.ones(tokens).numpy(), group=g) for g, rs in enumerate(groups) for _ in rs]
+    samples = [
+        Sample(Task(str(g), "p"), "", torch.ones(1).numpy(), torch.ones(tokens).numpy(), group=g) for g, rs in enumerate(groups) for _ in rs
+    ]
     return collate(samples, Rewards(Grain.of([r for rs in groups for r in rs])), dtype=dtype)
 
 

@@ -38,14 +38,14 @@ def _unpack(x: Float[Tensor, "n t"], position: Int[Tensor, "n t"] | None, batch:
 
 def _decay_sum(x: Float[Tensor, "n t"], decay: float, block: int = 32) -> Float[Tensor, "n t"]:
     """y_t = x_t + decay * y_(t+1): by a matrix of powers within blocks of tokens, then from block to block, the last one first."""
-    n, t = x.shape
+    t = x.shape[1]
     i = torch.arange(block, device=x.device)
     powers = torch.pow(torch.tensor(decay, dtype=x.dtype, device=x.device), (i[:, None] - i).clamp(min=0)).tril()
-    y = F.pad(x, (0, -t % block)).view(n, -1, block) @ powers
+    y = F.pad(x, (0, -t % block)).unflatten(1, (-1, block)) @ powers
     onward = powers[-1] * decay
     for b in range(y.shape[1] - 2, -1, -1):
         y[:, b] += y[:, b + 1, :1] * onward
-    return y.reshape(n, -1)[:, :t]
+    return y.flatten(1)[:, :t]
 
 
 def rewards_to_go(batch: Batch, gamma: float = 1.0) -> Float[Tensor, "n t"]:

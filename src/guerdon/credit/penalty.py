@@ -21,7 +21,9 @@ def kl_reward(batch: Batch, coefficient: float, estimator: str = "k1") -> Batch:
     live = batch.mask & batch.alive[:, None]
     d = torch.where(live, batch.field("ref_logprobs") - batch.field("logprobs"), 0.0)
     if bool(d.isnan().any()):
-        raise Refused("kl: some rows have no log-probabilities of their own (expert rows, files), which a KL penalty needs; leave them out.")
+        raise Refused(
+            "kl: some rows have no log-probabilities of their own (expert rows, files), which a KL penalty needs; leave them out."
+        )
     value = (-coefficient * kl_estimate(d, estimator)).double().cpu().numpy()
     state = np.where(live.cpu().numpy(), State.SCORED, State.ABSTAINED)
     old = batch.rewards.token

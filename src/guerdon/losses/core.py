@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from guerdon.samples import Batch
 
 loss = registrar("loss")
-"""`@loss` or `@loss(needs=("entropy",))`: outputs of the backend beside `logprobs`; `fields=("logprobs",)`: batch fields it reads."""
+"""`@loss` or `@loss(needs=("entropy",), fields=("logprobs",), vanishes=True)`.
+
+needs: outputs of the backend beside `logprobs`. fields: batch fields it reads. vanishes: tokens of advantage 0 add nothing to its gradient,
+so that rows of nothing else may be left out of the passes.
+"""
 
 
 def log_ratio(new: Float[Tensor, "n t"], old: Float[Tensor, "n t"], batch: Batch) -> Float[Tensor, "n t"]:
-    """new - old where the token counts, 0 where its weight is 0: what stands there, a NaN or what overflows in exp, must not get into a sum.
+    """new - old where the token counts, 0 where its weight is 0: a NaN there, or what overflows in exp, must not get into a sum.
 
     Raises Refused where the difference is NaN on a token that counts.
     """
@@ -31,7 +35,7 @@ def log_ratio(new: Float[Tensor, "n t"], old: Float[Tensor, "n t"], batch: Batch
     d = torch.where(counts, new - old, 0.0)
     if bool(d.isnan().any()):
         raise Refused(
-            "Log-probabilities are missing (NaN) on tokens that a loss with a ratio counts: train on expert rows and files, which have none, "
-            "with a loss such as sft; if there are no such rows, the model has diverged."
+            "Log-probabilities are missing (NaN) on tokens that a loss with a ratio counts: train on expert rows and files, which have "
+            "none, with a loss such as sft; if there are no such rows, the model has diverged."
         )
     return d

@@ -28,7 +28,7 @@ def ppo_clip(out: Out, batch: Batch, clip: float = 0.2, clip_high: float | None 
     """Clipped surrogate: sum of -w min(r A, clamp(r, 1 - clip, 1 + clip_high) A), r = exp(log pi - log pi_old) a token.
 
     clip_high None equals clip; DAPO's clip-higher is 0.28 beside 0.2. Metric clip_fraction: the clamp was the smaller.
-    Source: arXiv:1707.06347; clip-higher arXiv:2503.14476.
+    Raises Refused where a token that counts has no sampling log-probability. Source: arXiv:1707.06347; clip-higher arXiv:2503.14476.
     """
     ratio = log_ratio(out["logprobs"], batch.field("logprobs"), batch).exp()
     free = ratio * batch.advantages

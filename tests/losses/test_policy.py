@@ -1,0 +1,183 @@
+"""Losses against the plainest loops over tokens, and numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+
+from guerdon.losses import entropy_bonus, kl, kl_to_reference, logprob_gap, policy_gradient, ppo_clip, sft, value_mse
+from guerdon.registry import Refused
+from guerdon.samples import Batch, Grain, Rewards, Sample, Task, collate
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def outputs(batch: Batch, seed: int) -> dict[str, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    made = {"logprobs": -rng.exponential(1.0, batch.ids.shape), "entropy": rng.exponential(1.0, batch.ids.shape)}
+    made["values"] = rng.normal(size=batch.ids.shape)
+    return {name: torch.from_numpy(x).to(batch.weights.dtype) for name, x in made.items()}
+
+
+def total(batch: Batch, term) -> float:
+    """The sum of w * term(i, t) over the tokens that count."""
+    cells = [(i, t) for i in range(len(batch)) for t in range(int(batch.lengths[i])) if float(batch.weights[i, t]) != 0]
+    return sum(float(batch.weights[i, t]) * term(i, t) for i, t in cells)
+
+
+@given(seed=seeds)
+def test_policy_gradient_sft_and_entropy_equal_the_loop(awkward, seed):
+    batch = awkward(seed)
+    out = outputs(batch, seed)
+    expected = total(batch, lambda i, t: -float(batch.advantages[i, t]) * float(out["logprobs"][i, t]))
+    assert float(policy_gradient(out, batch)[0]) == pytest.approx(expected, abs=1e-9)
+    assert float(sft(out, batch)[0]) == pytest.approx(total(batch, lambda i, t: -float(out["logprobs"][i, t])), abs=1e-9)
+    expected = total(batch, lambda i, t: -0.3 * float(out["entropy"][i, t]))
+    assert float(entropy_bonus(out, batch, 0.3)[0]) == pytest.approx(expected, abs=1e-9)
+
+
+@given(seed=seeds, clip=st.sampled_from([0.1, 0.2]), clip_high=st.sampled_from([None, 0.28]))
+def test_ppo_clip_equals_the_loop(awkward, seed, clip, clip_high):
+    batch = awkward(seed)
+    out = outputs(batch, seed)
+    high = 1 + (clip if clip_high is None else clip_high)
+
+    def ratio(i: int, t: int) -> float:
+        return math.exp(float(out["logprobs"][i, t])) / math.exp(float(batch.fields["logprobs"][i, t]))
+
+    def term(i: int, t: int) -> float:
+        a = float(batch.advantages[i, t])
+        if a >= 0:  # only a ratio that is too high is held back, below only one that is too low
+            return -min(ratio(i, t), high) * a
+        return -max(ratio(i, t), 1 - clip) * a
+
+    def clipped(i: int, t: int) -> float:
+        a = float(batch.advantages[i, t])
+        return float((a > 0 and ratio(i, t) > high) or (a < 0 and ratio(i, t) < 1 - clip))
+
+    loss, metrics = ppo_clip(out, batch, clip, clip_high)
+    assert float(loss) == pytest.approx(total(batch, term), rel=1e-9, abs=1e-9)
+    assert float(metrics["clip_fraction"]) == pytest.approx(total(batch, clipped), abs=1e-9)
+
+
+@given(seed=seeds)
+def test_value_mse_equals_the_loop(awkward, seed):
+    batch = awkward(seed)
+    out = outputs(batch, seed)
+    error = total(batch, lambda i, t: (float(out["values"][i, t]) - float(batch.fields["returns"][i, t])) ** 2)
+    loss, metrics = value_mse(out, batch)
+    assert float(loss) == pytest.approx(error / 2, abs=1e-9)
+    assert float(metrics["value_error"]) == pytest.approx(error, abs=1e-9)
+
+
+@given(seed=seeds)
+def test_kl_equals_the_loop(awkward, seed):
+    batch = awkward(seed)
+    out = outputs(batch, seed)
+    for estimator, of in {
+        "k1": lambda p, q: math.log(p / q),
+        "k2": lambda p, q: math.log(p / q) ** 2 / 2,
+        "k3": lambda p, q: q / p - 1 + math.log(p / q),
+    }.items():
+
+        def term(i: int, t: int, of=of) -> float:
+            return of(math.exp(float(out["logprobs"][i, t])), math.exp(float(batch.fields["ref_logprobs"][i, t])))
+
+        loss, metrics = kl(out, batch, 0.3, estimator)
+        assert float(loss) == pytest.approx(0.3 * total(batch, term), rel=1e-9, abs=1e-9)
+        assert float(metrics["kl_loss"]) == float(loss)
+        if estimator == "k3":
+            zero, metrics = kl_to_reference(out, batch)
+            assert float(zero) == 0
+            assert float(metrics["kl"]) == pytest.approx(total(batch, term), rel=1e-9, abs=1e-9)
+
+
+@given(seed=seeds)
+def test_logprob_gap_equals_the_loop(awkward, seed):
+    batch = awkward(seed)
+    out = outputs(batch, seed)
+    zero, metrics = logprob_gap(out, batch)
+    gap = total(batch, lambda i, t: abs(float(out["logprobs"][i, t]) - float(batch.fields["logprobs"][i, t])))
+    assert float(zero) == 0
+    assert float(metrics.get("logprob_gap", 0.0)) == pytest.approx(gap, abs=1e-9)
+    assert ("logprob_gap" in metrics) == bool((batch.weights != 0).any())
+
+
+def one_token(advantage: float, old: float, weight: float = 1.0) -> Batch:
+    sample = Sample(Task("a", "p"), "", np.ones(1), np.ones(1), logprobs=np.array([math.log(old)]))
+    batch = collate([sample], Rewards(Grain.of([0.0])), dtype=torch.float64)
+    batch.advantages += advantage
+    batch.weights *= weight
+    return batch
+
+
+def now(p: float) -> dict[str, torch.Tensor]:
+    return {"logprobs": torch.tensor([[math.log(p)]], dtype=torch.float64, requires_grad=True)}
+
+
+@pytest.mark.parametrize(
+    ("advantage", "p", "loss", "gradient"),
+    [  # the old probability is 0.5; d loss / d log p = -A r where the ratio is free, 0 where it is held
+        (2, 0.55, -2.2, -2.2), (2, 0.63, -2.52, -2.52), (2, 0.7, -2.56, 0), (2, 0.1, -0.4, -0.4),
+        (-2, 0.45, 1.8, 1.8), (-2, 0.3, 1.6, 0), (-2, 0.9, 3.6, 3.6),
+    ],
+)  # fmt: skip
+def test_ppo_clip_higher_by_hand(advantage, p, loss, gradient):
+    out = now(p)
+    value, _ = ppo_clip(out, one_token(advantage, 0.5), 0.2, 0.28)
+    value.backward()
+    assert float(value) == pytest.approx(loss)
+    assert out["logprobs"].grad is not None
+    assert float(out["logprobs"].grad) == pytest.approx(gradient)
+
+
+def test_rows_without_sampling_log_probabilities_are_refused_only_where_they_count():
+    batch = one_token(1, 0.5)
+    batch.fields["logprobs"][:] = torch.nan
+    with pytest.raises(Refused, match="sft"):
+        ppo_clip(now(0.5), batch)
+    assert logprob_gap(now(0.5), batch)[1] == {}
+    batch.weights *= 0
+    value, _ = ppo_clip(now(0.5), batch)
+    assert float(value) == 0
+
+
+def test_a_tool_token_beyond_belief_does_not_spoil_the_sum():
+    """exp of 200 nats is infinite in float32; such a token has weight 0, and 0 times infinity is no number."""
+    batch = one_token(1, 0.5, weight=0)
+    batch.fields["ref_logprobs"] = torch.zeros(1, 1)
+    out = {"logprobs": torch.tensor([[-200.0]], requires_grad=True)}
+    value, _ = kl(out, batch)
+    value.backward()
+    assert float(value) == 0
+    assert out["logprobs"].grad is not None
+    assert float(out["logprobs"].grad) == 0
+
+
+@given(seed=seeds)
+def test_gradients_of_the_kl_estimators_on_fresh_samples(seed):
+    """Enumerated over one token's vocabulary: k1 teaches nothing, k2 descends KL(policy, reference), k3 KL(reference, policy)."""
+    rng = np.random.default_rng(seed)
+    z = torch.from_numpy(rng.normal(size=5)).requires_grad_()
+    ref = torch.from_numpy(rng.normal(size=5)).log_softmax(0)
+    samples = [Sample(Task("a", "p"), "", np.ones(1), np.array([v])) for v in range(5)]
+    batch = collate(samples, Rewards(Grain.of(np.zeros(5))), dtype=torch.float64)
+    batch.fields["ref_logprobs"] = ref[:, None]
+    p = z.detach().softmax(0)
+    batch.weights = p[:, None].clone()
+    policy = z.log_softmax(0)
+    forward = (policy.exp() * (policy - ref)).sum()
+    backward = (ref.exp() * (ref - policy)).sum()
+    wanted = {"k1": torch.zeros(5, dtype=torch.float64)}
+    wanted["k2"], wanted["k3"] = (torch.autograd.grad(x, z, retain_graph=True)[0] for x in (forward, backward))
+    for estimator, expected in wanted.items():
+        loss, _ = kl({"logprobs": policy[:, None]}, batch, 1.0, estimator)
+        torch.testing.assert_close(torch.autograd.grad(loss, z, retain_graph=True)[0], expected, rtol=1e-9, atol=1e-12)
+    # as rewards, all of k1 and k3 have the divergence as their mean; k2 only nearly
+    for estimator in ("k1", "k3"):
+        assert float(kl({"logprobs": policy[:, None]}, batch, 1.0, estimator)[0]) == pytest.approx(float(forward), abs=1e-12)
