@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,7 +44,7 @@ def forest(ids: Sequence[np.ndarray], group: Sequence[int] | np.ndarray) -> tupl
     group = np.asarray(group, dtype=np.int64)
     if len(ids) != len(group):
         raise ValueError(f"{len(ids)} rows of tokens but {len(group)} groups.")
-    rows = [np.ascontiguousarray(row, dtype=">u4") for row in ids]
+    rows = [np.ascontiguousarray(row, dtype=">u4").view(np.uint32) for row in ids]  # bytes that sort as the numbers do
     width = max((len(row) for row in rows), default=0)
     node_of = np.full((len(rows), width), -1, dtype=np.int64)
     parent: list[int] = []
@@ -56,7 +57,7 @@ def forest(ids: Sequence[np.ndarray], group: Sequence[int] | np.ndarray) -> tupl
         members.setdefault(g, []).append(row)
     for g, unsorted in members.items():
         order = sorted(unsorted, key=lambda row: rows[row].tobytes())
-        shared = [_common_prefix(rows[a], rows[b]) for a, b in zip(order, order[1:], strict=False)]
+        shared = [_common_prefix(rows[a], rows[b]) for a, b in itertools.pairwise(order)]
         stack = [(0, len(order), 0, -1)]  # rows order[low:high] agree up to `start`; they hang below `above`
         while stack:
             low, high, start, above = stack.pop()
@@ -71,7 +72,7 @@ def forest(ids: Sequence[np.ndarray], group: Sequence[int] | np.ndarray) -> tupl
                 above = node
             if high - low > 1:
                 cuts = [low, *(i + 1 for i in range(low, high - 1) if shared[i] == end), high]
-                branches = [(a, b, end, above) for a, b in zip(cuts, cuts[1:], strict=False) if len(rows[order[b - 1]]) > end]
+                branches = [(a, b, end, above) for a, b in itertools.pairwise(cuts) if len(rows[order[b - 1]]) > end]
                 stack.extend(reversed(branches))
     tree = Tree(*(np.asarray(column, dtype=np.int64) for column in (parent, owner, first, depth)))
     return tree, node_of
