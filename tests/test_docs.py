@@ -1,0 +1,41 @@
+"""The code of README and docs runs, each page from top to bottom in one session; the recipes are readable."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from guerdon import recipe
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(python|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for kind, code in BLOCK.findall(page.read_text()) if kind == language]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
+def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    session: dict[str, object] = {"__name__": f"docs_{page.stem}"}
+    for code in blocks(page, "python"):
+        exec(compile(code, str(page), "exec"), session)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "yaml")], ids=lambda p: p.name)
+def test_yaml_of_a_page_is_a_recipe(page: Path, tmp_path: Path) -> None:
+    (tmp_path / "my_rewards.py").write_text("")
+    for text in blocks(page, "yaml"):
+        data = yaml.safe_load(text.replace("my_rewards.py", str(tmp_path / "my_rewards.py")))
+        assert recipe.read(data).staged()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+def test_recipes_are_accepted(path: Path) -> None:
+    data = yaml.safe_load(path.read_text())
+    recipe.read({"tasks": "problems.jsonl", **data})
