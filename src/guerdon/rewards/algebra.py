@@ -2,13 +2,12 @@
 
 Sum, mean, min and max leave abstained values out (all abstained: abstained). A product or a gate with an abstained side is abstained.
 Failed makes what it enters failed, in every grain of the sample. Sums keep grains side by side; a product spreads an outcome over steps or
-tokens; min, max and mean of unlike grains are refused. What a gate says of a sample whose steps or tokens it keeps shut stands in the first cell.
+tokens; min, max and mean of unlike grains are refused. What a shut gate says of a sample's steps or tokens stands in the first cell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from guerdon.samples import GRAINS, Grain, Part, Rewards, State
 
 def total(terms: Sequence[Rewards], coefficients: Sequence[float], constant: float = 0.0) -> Rewards:
     """Sum of coefficient times term, plus a constant on what was scored of the coarsest grain."""
-    grains: dict[Any, Grain] = {}
+    grains: dict[str, Grain] = {}
     for name in GRAINS:
         members = [(g, c) for r, c in zip(terms, coefficients, strict=True) if (g := getattr(r, name)) is not None]
         if members:
@@ -33,7 +32,7 @@ def fold(how: str, terms: Sequence[Rewards], constants: Sequence[float] = ()) ->
     kinds = {tuple(name for name, _ in r.grains()) for r in terms}
     if len(kinds) != 1:
         raise Refused(f"{how}(...) needs parts of one grain, not {' and '.join(sorted('+'.join(k) for k in kinds))}.")
-    grains: dict[Any, Grain] = {}
+    grains: dict[str, Grain] = {}
     for name in kinds.pop():
         columns = _align([getattr(r, name) for r in terms])
         shape = columns[0].value.shape
@@ -52,24 +51,28 @@ def product(terms: Sequence[Rewards]) -> Rewards:
     """Product; an outcome multiplies every step or token of the other side."""
     finest = max((name for r in terms for name, _ in r.grains()), key=GRAINS.index)
     shape = max((g.value.shape for r in terms for name, g in r.grains() if name == finest), key=lambda s: s[-1])
-    columns = []
+    columns, finer = [], []
     for r in terms:
         kinds = [name for name, _ in r.grains()]
         if kinds not in ([finest], ["outcome"]):
             raise Refused(f"A product needs parts of one grain, or outcomes with one finer grain, not {'+'.join(kinds)} with {finest}.")
         g = getattr(r, kinds[0])
         columns.append(g if kinds == [finest] else Grain(_spread(g.value, shape), _spread(g.state, shape), _first(g)))
+        finer.append(kinds == [finest])
     columns = _align(columns)
     value = np.prod([g.value for g in columns], axis=0)
-    abstained = np.logical_or.reduce([g.state == State.ABSTAINED for g in columns])
-    return _finish({finest: _grain(value, columns, abstained)}, _parts(terms, [None] * len(terms)))
+    out = _grain(value, columns, np.any)
+    if not all(finer):  # a failed outcome says so once to a sample without cells, and not in the padding
+        padding = np.logical_and.reduce([g.state == State.ABSTAINED for g, own in zip(columns, finer, strict=True) if own])
+        padding[:, 0] = False
+        out.state[padding] = State.ABSTAINED
+    return _finish({finest: out}, _parts(terms, [None] * len(terms)))
 
 
 def compare(term: Rewards, test: Callable[[np.ndarray], np.ndarray]) -> Rewards:
     """1 where `test` of the scored value holds, else 0; other states pass on."""
-    return Rewards(
-        **{name: Grain.of(test(g.value).astype(np.float64), g.state, g.reason) for name, g in term.grains()}, parts=_parts([term], [None])
-    )
+    grains = {name: Grain.of(test(g.value).astype(np.float64), g.state, g.reason) for name, g in term.grains()}
+    return _finish(grains, _parts([term], [None]))
 
 
 def choose(condition: Rewards, branch: Rewards) -> Rewards:
@@ -78,7 +81,7 @@ def choose(condition: Rewards, branch: Rewards) -> Rewards:
     if gate is None:
         raise Refused("A gate or `when` needs a condition on whole samples (an outcome); compare an outcome reward there.")
     opened = is_open(condition)
-    grains: dict[Any, Grain] = {}
+    grains: dict[str, Grain] = {}
     for name, g in branch.grains():
         shape = g.value.shape
         shut = gate.state if len(shape) == 1 else np.full(shape, State.ABSTAINED, dtype=np.int8)
@@ -119,11 +122,11 @@ def _align(grains: Sequence[Grain]) -> list[Grain]:
     return out
 
 
-def _grain(value: np.ndarray, columns: Sequence[Grain], abstained: np.ndarray | None = None) -> Grain:
+def _grain(value: np.ndarray, columns: Sequence[Grain], abstained: Callable[..., np.ndarray] = np.all) -> Grain:
+    """Failed where any column failed, else abstained where all did (or any: `abstained=np.any`)."""
     states = np.stack([g.state for g in columns])
-    if abstained is None:
-        abstained = (states == State.ABSTAINED).all(0)
-    state = np.where((states == State.FAILED).any(0), State.FAILED, np.where(abstained, State.ABSTAINED, State.SCORED))
+    passed = np.where(abstained(states == State.ABSTAINED, axis=0), State.ABSTAINED, State.SCORED)
+    state = np.where((states == State.FAILED).any(0), State.FAILED, passed)
     reason: dict[tuple[int, ...], str] = {}
     for g in columns:
         for cell, why in g.reason.items():
@@ -132,9 +135,9 @@ def _grain(value: np.ndarray, columns: Sequence[Grain], abstained: np.ndarray | 
     return Grain.of(value, state, reason)
 
 
-def _finish(grains: dict[Any, Grain], parts: dict[str, Part]) -> Rewards:
+def _finish(grains: dict[str, Grain], parts: dict[str, Part]) -> Rewards:
     """Failed in one grain is failed in all of the sample's."""
-    out = Rewards(**grains, parts=parts)
+    out = Rewards(grains.get("outcome"), grains.get("step"), grains.get("token"), parts)
     if len(grains) > 1 and out.failed.any():
         for _, g in out.grains():
             bad = _spread(out.failed, g.value.shape) & g.scored

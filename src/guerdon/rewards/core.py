@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -166,25 +167,33 @@ def inject(leaf: Reward, sample: Sample) -> dict[str, Any]:
 
 
 def to_verdict(value: Any, leaf: Reward) -> Verdict | list[float | None]:
-    """What a reward returned for one sample, checked: failed unless a finite number, None, a Verdict or (finer grains) a list."""
+    """What a reward returned for one sample, checked: failed unless a finite number, None, a Verdict or (finer grains) a list of these.
+
+    A Verdict of a step or token reward speaks for the whole sample; it stands in the first cell.
+    """
+    if leaf.grain == "outcome" or value is None or isinstance(value, Verdict):
+        return _one(value)
+    if not isinstance(value, (list, tuple, np.ndarray)):
+        return Verdict.fail(f"the reward returned {type(value).__name__}, not a list with a number for each {leaf.grain}")
+    cells = [_one(x) for x in value]
+    return next((c for c in cells if c.state == State.FAILED), None) or [c.value for c in cells]
+
+
+def _one(value: Any) -> Verdict:
     if isinstance(value, Verdict):
-        if value.value is None:
-            return value if value.state != State.SCORED else Verdict(None, value.reason, State.ABSTAINED, value.evidence)
-        checked = to_verdict(value.value, leaf)
-        if isinstance(checked, Verdict) and checked.state == State.SCORED:
-            return Verdict(checked.value, value.reason, value.state, value.evidence)
-        return checked
+        checked = Verdict(None) if value.value is None else _one(value.value)
+        if checked.state != State.SCORED:
+            return checked
+        state = State.ABSTAINED if value.value is None and value.state == State.SCORED else State(value.state)
+        return Verdict(checked.value, str(value.reason), state, value.evidence)
     if value is None:
         return Verdict.abstain("the reward returned None: it does not apply")
-    if leaf.grain != "outcome":
-        if not isinstance(value, (list, tuple, np.ndarray)):
-            return Verdict.fail(f"the reward returned {type(value).__name__}, not a list with a number for each {leaf.grain}")
-        cells = [to_verdict(x, replace(leaf, grain="outcome")) for x in value]
-        bad = next((c for c in cells if isinstance(c, Verdict) and c.state == State.FAILED), None)
-        return bad or [c.value for c in cells if isinstance(c, Verdict)]
     if isinstance(value, (bool, np.bool_, int, float, np.integer, np.floating)):
-        number = float(value)
-        return Verdict(number) if np.isfinite(number) else Verdict.fail(f"the reward returned {number}, not a finite number")
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        return Verdict(number) if math.isfinite(number) else Verdict.fail(f"the reward returned {number}, not a finite number")
     return Verdict.fail(f"the reward returned a value of type {type(value).__name__}, not a number")
 
 

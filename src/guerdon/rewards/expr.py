@@ -45,6 +45,8 @@ class Expr:
         return Product((lift(other), self))
 
     def __truediv__(self, other: float) -> Expr:
+        if other == 0:
+            raise Refused(f"`{self} / 0` divides by 0.")
         return Product((Const(1.0 / number(other)), self))
 
     def __gt__(self, other: float) -> Expr:

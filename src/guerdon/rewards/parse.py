@@ -23,11 +23,12 @@ def parse(text: str | Expr) -> Expr:
     """`"gate(format, math) + 0.2 * length(target=100).when(math > 0) | clip(0, 1)"` -> Expr. Raises Refused naming the place."""
     if isinstance(text, Expr):
         return text
+    text = str(text)
     try:
-        tree = ast.parse(str(text).strip(), mode="eval")
+        tree = ast.parse(text.replace("\n", " ").strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise Refused(f"The reward expression {str(text)[:200]!r} cannot be read: {getattr(error, 'msg', error)}.") from None
-    return lift(_Reader(str(text)).read(tree.body))
+        raise Refused(f"The reward expression {text[:200]!r} cannot be read: {getattr(error, 'msg', error)}.") from None
+    return lift(_Reader(text).read(tree.body))
 
 
 class _Reader:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
     from guerdon.scoring.engine import Engine
 
 Fields = dict[str, Any]
-LONGEST_REASON = 500  # characters of an exception's own text
+CHUNK = 32  # samples in one call of a worker, at most
 
 
 def said(error: BaseException) -> str:
-    """`ValueError: what it says`, cut to a readable length."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return text if len(text) <= LONGEST_REASON else text[:LONGEST_REASON] + " ..."
+    """`ValueError: what it says`, in one line of a readable length."""
+    from guerdon.workers.pool import describe  # here: the pool's own imports take a tenth of a second
+
+    return describe(error)
 
 
 def fields_of(leaf: Reward, sample: Sample) -> Fields | Verdict:
@@ -59,8 +61,7 @@ def run(leaf: Reward, inputs: Sequence[Any], engine: Engine, seed: int) -> list[
     if leaf.inline or leaf.services or leaf.asynchronous:
         out = _here(leaf, [((), fields) for fields in inputs], engine, _services(leaf, engine, seed, content))
         return [to_verdict(value, leaf) for value in out]
-    outcomes = engine.pool.run(engine.worker_call(leaf), inputs, leaf.deadline)
-    return [_from_outcome(outcome, leaf) for outcome in outcomes]
+    return _in_workers(leaf, inputs, engine)
 
 
 def run_groups(leaf: Reward, groups: Sequence[list[Sample]], engine: Engine, seed: int) -> list[Sequence[Cell] | Rewards]:
@@ -120,18 +121,44 @@ def _checked(rewards: Rewards) -> Rewards:
 
 @dataclass(frozen=True)
 class InWorker:
-    """What a worker runs on the fields of one sample: the verdict is made there, so that only plain values come back."""
+    """What a worker runs: some samples' fields -> the verdicts of the first of them. It stops early where they take long or attack it."""
 
     leaf: Reward
 
-    def __call__(self, fields: Fields) -> Cell:
-        return to_verdict(self.leaf.fn(**fields, **self.leaf.params), self.leaf)
+    def __call__(self, several: Sequence[Fields]) -> list[Cell]:
+        cells: list[Cell] = []
+        enough = time.monotonic() + self.leaf.deadline / 4
+        for fields in several:
+            try:
+                cells.append(to_verdict(self.leaf.fn(**fields, **self.leaf.params), self.leaf))
+            except (RecursionError, MemoryError):
+                if len(several) == 1:
+                    raise
+                break
+            except Exception as error:
+                cells.append(Verdict.fail(said(error)))
+            if time.monotonic() > enough:
+                break
+        return cells
 
 
-def _from_outcome(outcome: Any, leaf: Reward) -> Cell:
-    if outcome.hostile:
-        return Verdict(leaf.wrong, outcome.hostile)
-    return Verdict.fail(outcome.failed) if outcome.failed else outcome.value
+def _in_workers(leaf: Reward, inputs: Sequence[Fields], engine: Engine) -> list[Cell]:
+    """Verdicts from worker processes. Many samples share a call, since a call costs more than most rewards; what such a call left open,
+    because it was killed or took long, is called again alone with the whole deadline, so that only the culprit is hostile."""
+    cells: dict[int, Cell] = {}
+    call, n = engine.worker_call(leaf), len(inputs)
+    size = max(1, min(CHUNK, n // (4 * engine.workers)))
+    if size > 1:
+        starts = range(0, n, size)
+        for start, outcome in zip(starts, engine.pool.run(call, [inputs[i : i + size] for i in starts], leaf.deadline), strict=True):
+            cells.update(enumerate(outcome.value if outcome.ok else (), start))
+    alone = [i for i in range(n) if i not in cells]
+    for i, outcome in zip(alone, engine.pool.run(call, [[inputs[i]] for i in alone], leaf.deadline), strict=True):
+        if outcome.hostile:
+            cells[i] = Verdict(leaf.wrong, outcome.hostile)
+        else:
+            cells[i] = Verdict.fail(outcome.failed) if outcome.failed else outcome.value[0]
+    return [cells[i] for i in range(n)]
 
 
 class Loop:
