@@ -15,9 +15,9 @@ class Tokens:
     """A transformers tokenizer behind the seam's `encode` and `decode`."""
 
     def __init__(self, tokenizer: Any, ends: Sequence[int] = ()) -> None:
-        """ends: ids that end a completion."""
+        """ends: ids that end a completion; the first one is written after answers of others."""
         self.tokenizer = tokenizer
-        self.ends = np.array(sorted(set(ends)), dtype=np.int64)
+        self.ends = np.array(list(dict.fromkeys(ends)), dtype=np.int64)
         self.special = set(tokenizer.all_special_ids) | set(ends)
         self._pieces: dict[int, bytes] = {}
         backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -36,9 +36,13 @@ class Tokens:
         return np.asarray(self.tokenizer(prompt)["input_ids"], dtype=np.int64)
 
     def encode_answer(self, text: str) -> np.ndarray:
-        """(t,) ids of a text that follows a prompt, the end token last."""
+        """(t,) ids of an answer, without the tokens that open a text, and the first of the end tokens behind it."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return np.asarray([*ids, *self.ends[:1]], dtype=np.int64)
+        return np.asarray([*ids, *self.ends[:1].tolist()], dtype=np.int64)
+
+    def show(self, ids: np.ndarray) -> str:
+        """The text of ids, special tokens included."""
+        return self._decode(np.asarray(ids).tolist())
 
     def decode(self, ids: np.ndarray) -> tuple[str, np.ndarray]:
         """The tokenizer's own text without special tokens, and offsets (t, 2), never decreasing.

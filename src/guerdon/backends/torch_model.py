@@ -55,6 +55,8 @@ class TorchModel:
             raise Refused(f"head {head!r} is not one of scalar, classes, or none.")
         mixed = dtype == "bfloat16" and trainable
         kind = torch.float32 if mixed else DTYPES[dtype]
+        self.dtype = torch.promote_types(kind, torch.float32)
+        """Of what the verbs return."""
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if isinstance(path, tuple):
             causal, tokenizer = copy.deepcopy(path[0]).to(kind), path[1]
@@ -102,7 +104,7 @@ class TorchModel:
         return self.tokens.encode_answer(text)
 
     def show(self, ids: np.ndarray) -> str:
-        return self.tokens.tokenizer.decode(ids)
+        return self.tokens.show(ids)
 
     def decode(self, ids: np.ndarray) -> tuple[str, np.ndarray]:
         return self.tokens.decode(ids)
@@ -392,9 +394,9 @@ def lora(causal: Any, adapter: Mapping[str, Any], seed: int) -> Any:
 
 
 def end_ids(causal: Any, tokenizer: Any) -> list[int]:
-    """Ids that end a completion, by the model's generation settings and its tokenizer."""
+    """Ids that end a completion: the tokenizer's, then those of the model's generation settings."""
     ids: list[int] = []
-    for found in (getattr(causal.generation_config, "eos_token_id", None), tokenizer.eos_token_id):
+    for found in (tokenizer.eos_token_id, getattr(causal.generation_config, "eos_token_id", None)):
         ids += [found] if isinstance(found, int) else list(found or ())
     return ids
 
