@@ -199,7 +199,7 @@ class Grain:
 
 
 def _of_rows(cells: np.ndarray) -> np.ndarray:
-    return cells if cells.ndim == 1 else cells.any(1)
+    return cells if cells.ndim == 1 else np.asarray(cells.any(1))
 
 
 @dataclass
@@ -273,7 +273,10 @@ class Rewards:
         return "; ".join(filter(None, (grain.why(row) for _, grain in self.grains())))
 
     def rows(self, index: Iterable[int] | np.ndarray) -> Rewards:
-        index = np.asarray(list(index) if not isinstance(index, np.ndarray) else index, dtype=np.int64)
+        index = np.asarray(index if isinstance(index, np.ndarray) else list(index))
+        if index.dtype == bool:
+            raise ValueError("Rewards.rows takes positions, not a mask; use np.flatnonzero(mask).")
+        index = index.astype(np.int64)
         return Rewards(
             **{name: grain.rows(index) for name, grain in self.grains()},
             parts={name: Part(part.rewards.rows(index), part.coefficient) for name, part in self.parts.items()},
@@ -313,12 +316,13 @@ class Rewards:
             where = columns < lengths[:, None] if place == "all" else columns == lengths[:, None] - 1
             out += self.outcome.value[:, None] * where
         if self.step is not None:
-            inside = (step_of >= 0) & (step_of < self.step.value.shape[1])
-            value = np.take_along_axis(self.step.value, np.where(inside, step_of, 0), 1) if self.step.value.shape[1] else out * 0
+            row, column = np.nonzero((step_of >= 0) & (step_of < self.step.value.shape[1]))
+            step = step_of[row, column]
             if place == "last":
-                after = np.concatenate([step_of[:, 1:], np.full((n, 1), -1)], 1)
-                inside = inside & (after != step_of)
-            out += value * inside
+                last = np.zeros(self.step.value.shape, dtype=np.int64)
+                last[row, step] = column  # the last one written stays; a step that another interrupts is paid once
+                row, column, step = (x[last[row, step] == column] for x in (row, column, step))
+            out[row, column] += self.step.value[row, step]
         return out
 
 
@@ -493,10 +497,11 @@ def collate(samples: Sequence[Sample], rewards: Rewards, *, dtype: Any = None) -
     tree, node_of = forest(rows, group)
     if node_of.shape[1] < t:
         node_of = np.full((n, t), -1, dtype=np.int64)
-    fields = {"logprobs": torch.from_numpy(logprobs).to(dtype)}
-    for name in set.intersection(*(set(s.meta) for s in samples)) if n else ():
+    fields = {}
+    for name in sorted(set.intersection(*(set(s.meta) for s in samples))) if n else ():
         if all(isinstance(s.meta[name], (int, float)) and not isinstance(s.meta[name], bool) for s in samples):
             fields[name] = torch.tensor([float(s.meta[name]) for s in samples], dtype=dtype)
+    fields["logprobs"] = torch.from_numpy(logprobs).to(dtype)  # whatever a column of meta is called
     live = torch.from_numpy(rewards.alive)
     return Batch(
         prompts=[torch.from_numpy(np.asarray(s.prompt_ids, dtype=np.int64)) for s in samples],
