@@ -235,6 +235,8 @@ def test_compare_runs_what_is_missing(tmp_path):
     assert said == ["one, seed 1 (1 of 2 runs)", "two, seed 1 (2 of 2 runs)"]
     assert found.mean("one", "final") == pytest.approx((0.55, 0.0707), abs=1e-4)
     assert (out / "comparison.png").is_file()
+    with pytest.raises(Refused, match="other overrides"):
+        compare(recipes, 2, out, train, overrides=["train.steps=2"])
     recipes[0].write_text("reward: exact\n")
     with pytest.raises(Refused, match="another version"):
         compare(recipes, 2, out, train)

@@ -213,13 +213,21 @@ Trainer = Callable[[Path, int, Path], None]
 
 
 def compare(
-    recipes: Sequence[str | Path], seeds: int, out: Path, train: Trainer, say: Callable[[str], None] | None = None, seed: int = 0
+    recipes: Sequence[str | Path],
+    seeds: int,
+    out: Path,
+    train: Trainer,
+    say: Callable[[str], None] | None = None,
+    seed: int = 0,
+    overrides: Sequence[str] = (),
 ) -> Comparison:
     """Train every recipe with `seeds` seeds from `seed` on in `out/RECIPE/seed-K`, then compare; runs that are done are not run again.
 
     Seeds go round all recipes before the next, so that a comparison that was stopped is still a comparison. `comparison.json` and
-    `comparison.png` are written into `out`. Raises Refused for fewer than one seed, a missing recipe, two of one name,
-    or a finished run of another version of the recipe; what `train` raises passes through.
+    `comparison.png` are written into `out`. `overrides` are what `train` changes in every recipe: part of its version.
+
+    Raises Refused for fewer than one seed, a missing recipe, two of one name, or a finished run of another version of the recipe;
+    what `train` raises passes through.
     """
     paths = [Path(recipe) for recipe in recipes]
     names = named(paths)
@@ -227,12 +235,17 @@ def compare(
         raise Refused(f"seeds is {seeds}; a comparison needs at least 1, and says more with 3 or more.")
     out = Path(out)
     folders = {name: [out / name / f"seed-{seed + k}" for k in range(seeds)] for name in names}
-    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in names.items()}
+    digests = {
+        name: hashlib.sha256(b"\0".join([path.read_bytes(), *(o.encode() for o in overrides)])).hexdigest() for name, path in names.items()
+    }
     for name, several in folders.items():
         for folder in several:
             done = _finished(folder)
             if done is not None and done != digests[name]:
-                raise Refused(f"{folder} was run with another version of {names[name]}; delete {out / name}, or choose another --out.")
+                raise Refused(
+                    f"{folder} was run with another version of {names[name]} or other overrides; "
+                    f"delete {out / name}, or choose another --out."
+                )
     left = [(name, k) for k in range(seeds) for name in names if _finished(folders[name][k]) is None]
     for number, (name, k) in enumerate(left, 1):
         if say:

@@ -22,7 +22,8 @@ def embedded() -> str:
 
 def train(recipe: str | None, overrides: Sequence[str], out: Path | None, resume: Path | None, dry: bool) -> int:
     from guerdon.training.dry import dry_run
-    from guerdon.training.run import Run, load_tasks, prepare
+    from guerdon.training.prepare import load_tasks, prepare
+    from guerdon.training.run import Run
     from guerdon.training.run import train as start
 
     if recipe is not None and "=" in recipe and not Path(recipe).exists():
@@ -63,6 +64,6 @@ def compare(recipes: Sequence[str], seeds: int, out: Path) -> int:
         resume = folder if (folder / "recipe.yaml").exists() else None
         start(str(recipe), *overrides, f"seed={seed}", folder=None if resume else folder, resume=resume, trackers=[Console()])
 
-    comparison = run_all([Path(file) for file in files], seeds, out, one)
+    comparison = run_all([Path(file) for file in files], seeds, out, one, overrides=overrides)
     Rich().print(comparison.table())
     return 0
