@@ -111,6 +111,18 @@ def test_without_weights_there_is_no_gradient(awkward, piece, dtype, seed):
     assert not any(grad.any() for grad in gradients(loss, toy))
 
 
+@pytest.mark.parametrize("piece", [p for p in registry.pieces("loss") if p.about.get("vanishes")], ids=lambda piece: piece.name)
+@given(seed=seeds)
+def test_a_loss_that_claims_to_vanish_has_no_gradient_without_advantages(awkward, piece, seed):
+    batch = filled(awkward(seed), piece)
+    rows = torch.arange(len(batch)) % 2 == 0
+    batch.advantages[rows] = 0
+    toy = Toy(batch, seed)
+    loss, _ = bound(piece, 2)(toy.out(batch, piece), batch)
+    for grad in gradients(loss, toy):
+        assert not grad[rows].any()
+
+
 @every
 @given(seed=seeds)
 def test_splits_along_units_add_up(awkward, piece, seed):

@@ -131,7 +131,7 @@ def test_ppo_clip_higher_by_hand(advantage, p, loss, gradient):
     out = now(p)
     value, _ = ppo_clip(out, one_token(advantage, 0.5), 0.2, 0.28)
     value.backward()
-    assert float(value) == pytest.approx(loss)
+    assert value.item() == pytest.approx(loss)
     assert out["logprobs"].grad is not None
     assert float(out["logprobs"].grad) == pytest.approx(gradient)
 
@@ -144,7 +144,7 @@ def test_rows_without_sampling_log_probabilities_are_refused_only_where_they_cou
     assert logprob_gap(now(0.5), batch)[1] == {}
     batch.weights *= 0
     value, _ = ppo_clip(now(0.5), batch)
-    assert float(value) == 0
+    assert value.item() == 0
 
 
 def test_a_tool_token_beyond_belief_does_not_spoil_the_sum():
@@ -154,7 +154,7 @@ def test_a_tool_token_beyond_belief_does_not_spoil_the_sum():
     out = {"logprobs": torch.tensor([[-200.0]], requires_grad=True)}
     value, _ = kl(out, batch)
     value.backward()
-    assert float(value) == 0
+    assert value.item() == 0
     assert out["logprobs"].grad is not None
     assert float(out["logprobs"].grad) == 0
 
@@ -180,4 +180,4 @@ def test_gradients_of_the_kl_estimators_on_fresh_samples(seed):
         torch.testing.assert_close(torch.autograd.grad(loss, z, retain_graph=True)[0], expected, rtol=1e-9, atol=1e-12)
     # as rewards, all of k1 and k3 have the divergence as their mean; k2 only nearly
     for estimator in ("k1", "k3"):
-        assert float(kl({"logprobs": policy[:, None]}, batch, 1.0, estimator)[0]) == pytest.approx(float(forward), abs=1e-12)
+        assert kl({"logprobs": policy[:, None]}, batch, 1.0, estimator)[0].item() == pytest.approx(forward.item(), abs=1e-12)

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from guerdon.curation.core import select
+from guerdon.registry import Refused
 from guerdon.samples import Context, Rewards, Sample, Task
 
 
 @select
 def uniform(tasks: Sequence[Task], n: int, rng: np.random.Generator) -> list[Task]:
     """n tasks without replacement, fresh every time; with replacement where there are fewer than n."""
+    _some(tasks)
     return [tasks[i] for i in rng.choice(len(tasks), size=n, replace=len(tasks) < n)]
 
 
@@ -25,6 +27,7 @@ class epochs:
         self.seed, self.drawn = seed, 0
 
     def __call__(self, tasks: Sequence[Task], n: int, rng: np.random.Generator) -> list[Task]:
+        _some(tasks)
         order: list[int] = []
         epoch, at = divmod(self.drawn, len(tasks))
         while len(order) < n:
@@ -41,3 +44,8 @@ class epochs:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.drawn = state["drawn"]
+
+
+def _some(tasks: Sequence[Task]) -> None:
+    if not tasks:
+        raise Refused("There are no tasks to draw from; give a file with at least one row, or a world with n above 0.")

@@ -10,12 +10,12 @@ from guerdon.backends.base import Model
 from guerdon.registry import Refused
 from guerdon.rollouts.core import rollout
 from guerdon.samples import Context, Sample, Task
-from guerdon.spans import mark
+from guerdon.spans import Split, mark
 
 
 @rollout
 def expert(
-    policy: Model, tasks: Sequence[Task], n: int, context: Context, *, column: str = "solution", split: str = "lines"
+    policy: Model, tasks: Sequence[Task], n: int, context: Context, *, column: str = "solution", split: Split = "lines"
 ) -> list[Sample]:
     """The text in `meta[column]` of each task (a list of lines, or a text), n times, with the end token, source `expert`.
 

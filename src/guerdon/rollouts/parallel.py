@@ -9,13 +9,13 @@ import numpy as np
 from guerdon.backends.base import Model, SamplingParams
 from guerdon.rollouts.core import rollout
 from guerdon.samples import Context, Sample, Task
-from guerdon.spans import mark
+from guerdon.spans import Split, mark
 
 
 @rollout
 def parallel(
     policy: Model, tasks: Sequence[Task], n: int, context: Context, *, max_tokens: int = 256, temperature: float = 1.0, top_p: float = 1.0,
-    top_k: int = 0, stop: Sequence[str] = (), split: str = "lines",
+    top_k: int = 0, stop: Sequence[str] = (), split: Split = "lines",
 ) -> list[Sample]:  # fmt: skip
     """n answers a task in one call of the backend. The seed comes from `context.rng`; groups are numbered by task, from 0."""
     seed = int(context.rng.integers(2**31)) if context.rng is not None else 0
