@@ -144,7 +144,7 @@ def pair_units(batch: Batch) -> torch.Tensor:
 
 
 def update(run: Run, stage: Running, batch: Batch, step: int) -> dict[str, float]:
-    """`passes` times through the batch, each in `minibatches` optimiser steps. Metrics: of the first loss before any change, means of the rest."""
+    """`passes` times through the batch, each in `minibatches` optimiser steps. Metrics are means over them."""
     spec = stage.spec.train
     lr = learning_rate(spec, step - stage.first)
     policy, critic = run.models["policy"], run.models.get("critic") if stage.spec.critic else None
@@ -172,7 +172,9 @@ def update(run: Run, stage: Running, batch: Batch, step: int) -> dict[str, float
 def without_zeros(batch: Batch) -> Batch:
     """Rows with an advantage. Where the loss is a sum of terms that vanish with it, the others have no gradient to compute."""
     rows = ((batch.weights * batch.advantages) != 0).any(1).nonzero()[:, 0]
-    return batch if len(rows) == len(batch) else batch.rows(rows if len(rows) else rows.new_zeros(1))  # one, for a gradient of 0
+    if not len(rows):  # one that counts, for a gradient of 0 and metrics with a denominator
+        rows = batch.weights.any(1).nonzero()[:1, 0]
+    return batch if len(rows) == len(batch) else batch.rows(rows)
 
 
 def optimiser_batches(batch: Batch, passes: int, minibatches: int, rng: np.random.Generator) -> Iterator[Batch]:
