@@ -78,8 +78,8 @@ class ModelSpec(BaseModel):
     backend: str = "local"
     path: str | None = None
     of: str | None = None
-    every: int | None = Field(None, ge=1, description="copy each so many steps; frozen where absent")
-    tau: float = Field(1.0, gt=0, le=1, description="1 copies, below 1 averages")
+    every: int | None = Field(default=None, ge=1, description="copy each so many steps; frozen where absent")
+    tau: float = Field(default=1.0, gt=0, le=1, description="1 copies, below 1 averages")
 
     @property
     def params(self) -> dict[str, Any]:
@@ -103,28 +103,28 @@ class Critic(Strict):
 
 
 class Train(Strict):
-    steps: int = Field(100, ge=0, description="optimisation rounds: one batch of fresh samples each")
-    prompts: int = Field(16, ge=1, description="tasks a step")
-    samples: int = Field(8, ge=1, description="samples a task: the group")
-    lr: float = Field(1e-5, ge=0)
+    steps: int = Field(default=100, ge=0, description="optimisation rounds: one batch of fresh samples each")
+    prompts: int = Field(default=16, ge=1, description="tasks a step")
+    samples: int = Field(default=8, ge=1, description="samples a task: the group")
+    lr: float = Field(default=1e-5, ge=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
-    clip: float | None = Field(1.0, description="largest global gradient norm")
+    warmup: int = Field(default=0, ge=0, description="steps of linear warm-up")
+    clip: float | None = Field(default=1.0, description="largest global gradient norm")
     weight_decay: float = 0.0
-    minibatches: int = Field(1, ge=1, description="optimiser steps that share one batch of samples")
-    passes: int = Field(1, ge=1, description="times each batch is gone through")
-    max_refills: int = Field(4, ge=0, description="further rounds of rollouts when curation leaves the batch short")
-    checkpoint_every: int = Field(10, ge=1)
-    samples_every: int = Field(1, ge=1, description="steps between two files of samples")
+    minibatches: int = Field(default=1, ge=1, description="optimiser steps that share one batch of samples")
+    passes: int = Field(default=1, ge=1, description="times each batch is gone through")
+    max_refills: int = Field(default=4, ge=0, description="further rounds of rollouts when curation leaves the batch short")
+    checkpoint_every: int = Field(default=10, ge=1)
+    samples_every: int = Field(default=1, ge=1, description="steps between two files of samples")
 
 
 class Eval(Strict):
     tasks: Tasks | None = None
-    every: int = Field(20, ge=1)
-    samples: int = Field(1, ge=1)
-    temperature: float = Field(0.0, ge=0)
+    every: int = Field(default=20, ge=1)
+    samples: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
     max_tokens: int | None = None
-    gold: Expression | None = Field(None, description="a held-out truth that is never trained on: the hack monitor")
+    gold: Expression | None = Field(default=None, description="a held-out truth that is never trained on: the hack monitor")
     keep_best: bool = True
 
 
@@ -133,7 +133,7 @@ class Stage(Strict):
 
     tasks: Tasks | None = None
     reward: Expression | None = None
-    correct: Expression | None = Field(None, description="what counts as a pass (an outcome above 0.5); the reward unless stated")
+    correct: Expression | None = Field(default=None, description="what counts as a pass (an outcome above 0.5); the reward unless stated")
     rollout: Piece = Use(use="parallel")
     select: Piece = Use(use="epochs")
     keep: Pieces = []
@@ -149,13 +149,13 @@ class Recipe(Stage):
     name: str = "run"
     seed: int = 0
     models: dict[str, ModelSpec] = {}
-    system: str | None = Field(None, description="a system message before every text prompt")
-    template: str | None = Field(None, description="text around every text prompt, with {prompt}")
+    system: str | None = Field(default=None, description="a system message before every text prompt")
+    template: str | None = Field(default=None, description="text around every text prompt, with {prompt}")
     chat: bool = Field(False, description="send text prompts as a user message through the model's chat template")
     eval: Eval = Eval()
     on_hostile: Literal["wrong", "failed"] = "wrong"
-    workers: int = Field(2, ge=1, description="processes for Python graders")
-    threads: int | None = Field(None, ge=1, description="torch threads; the library's choice where absent")
+    workers: int = Field(default=2, ge=1, description="processes for Python graders")
+    threads: int | None = Field(default=None, ge=1, description="torch threads; the library's choice where absent")
     trackers: Pieces = []
     plugins: list[str] = []
     stages: list[dict[str, Any]] = []
@@ -227,7 +227,8 @@ def import_plugin(name: str) -> None:
         if name.endswith(".py"):
             path = Path(name).resolve()
             spec = importlib.util.spec_from_file_location(path.stem, path)
-            assert spec is not None and spec.loader is not None
+            assert spec is not None
+            assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             sys.modules[path.stem] = module
             spec.loader.exec_module(module)
@@ -383,9 +384,8 @@ def expression_problems(field: str, text: str, recipe: Recipe) -> list[str]:
         if isinstance(leaf, Reward):
             for service in leaf.services:
                 if service not in recipe.models and service not in ("progress", "rng", "score", "workers"):
-                    found.append(
-                        f"{field}: the reward {leaf.name!r} needs the service {service!r}, which this recipe has not; declare it under models."
-                    )
+                    missing = f"needs the service {service!r}, which this recipe has not; declare it under models"
+                    found.append(f"{field}: the reward {leaf.name!r} {missing}.")
     return found
 
 

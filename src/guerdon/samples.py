@@ -316,11 +316,14 @@ class Rewards:
             where = columns < lengths[:, None] if place == "all" else columns == lengths[:, None] - 1
             out += self.outcome.value[:, None] * where
         if self.step is not None:
-            row, column = np.nonzero((step_of >= 0) & (step_of < self.step.value.shape[1]))
+            inside = (step_of >= 0) & (step_of < self.step.value.shape[1])
+            if place == "last":
+                inside[:, :-1] &= step_of[:, 1:] != step_of[:, :-1]
+            row, column = np.nonzero(inside)
             step = step_of[row, column]
             if place == "last":
                 last = np.zeros(self.step.value.shape, dtype=np.int64)
-                last[row, step] = column  # the last one written stays; a step that another interrupts is paid once
+                last[row, step] = column  # the last one written stays: a step that another interrupts is paid once
                 row, column, step = (x[last[row, step] == column] for x in (row, column, step))
             out[row, column] += self.step.value[row, step]
         return out

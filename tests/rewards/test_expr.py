@@ -288,6 +288,13 @@ def test_the_table_by_hand(e, cells, value, state):
     assert score(e, **cells) == (value, state)
 
 
+def test_a_constant_is_added_once_to_the_coarsest_grain():
+    r = engine.score(o1 + s1 + 0.5, to_samples([{"o1": 2.0, "s1": [1.0, 1.0]}]))
+    assert (r.outcome.value.tolist(), r.step.value.tolist()) == ([2.5], [[1.0, 1.0]])
+    r = engine.score(s1 + 0.5, to_samples([{"s1": [1.0, A]}]))
+    assert r.step.value.tolist() == [[1.5, 0.0]]
+
+
 def test_reasons_name_the_reward_they_come_from():
     r = engine.score(o1 + o2, to_samples([{"o1": F, "o2": A}]))
     assert r.why(0) == "o1: bad; o2: no"

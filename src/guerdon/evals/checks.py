@@ -59,9 +59,7 @@ def folder() -> Path:
     """`checks/` of the source tree."""
     here = Path(__file__).resolve().parents[3] / "checks"
     if not here.is_dir():
-        raise Refused(
-            "The checks stand in the source tree, not in an installed package; run `guerdon check` from a clone installed with `pip install -e .`."
-        )
+        raise Refused("The checks stand in the source tree, not in an installed package; run `guerdon check` from a clone (`make setup`).")
     return here
 
 
@@ -115,9 +113,8 @@ def _measure(name: str, variant: str, seed: int) -> Any:
         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise Broke(
-            f"The check {name} broke off in {variant}, seed {seed}: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no message'}"
-        )
+        why = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise Broke(f"The check {name} broke off in {variant}, seed {seed}: {why}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

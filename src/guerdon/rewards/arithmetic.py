@@ -21,7 +21,7 @@ def arithmetic(text: str, reference: str) -> Verdict:
 
 @reward(inline=True)
 def closeness(text: str, reference: str) -> float:
-    """1 - 0.5 min(|a - b|, 1) - 0.5 min(|a - b| / |b|, 1) for an answer a and the truth b; 0 without an answer. Source: arXiv:2507.10532."""
+    """1 - min(|a - b|, 1) / 2 - min(|a - b| / |b|, 1) / 2 for an answer a, the truth b; 0 without an answer. Source: arXiv:2507.10532."""
     return measure(text, reference)
 
 

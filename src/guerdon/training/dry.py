@@ -60,9 +60,8 @@ def dry_run(recipe: Recipe, run: Run, say: Any = print) -> None:
         policy.forward_backward(batch, stage.losses, stage.temperature)
     seconds = (time.perf_counter() - start) * full / len(tasks)
     steps = sum(s.spec.train.steps for s in run.stages)
-    say(
-        f"\n{len(found.samples)} samples took {seconds * len(tasks) / full:.1f} s: at most about {duration(seconds)} a step, {duration(seconds * steps)} for {steps} steps."
-    )
+    took = f"{len(found.samples)} samples took {seconds * len(tasks) / full:.1f} s"
+    say(f"\n{took}: at most about {duration(seconds)} a step, {duration(seconds * steps)} for {steps} steps.")
 
 
 def _first_of_each_group(samples: Any) -> list[int]:

@@ -1,6 +1,6 @@
 """Writing a run folder: recipe, metrics, events, samples and evaluations. `record.py` reads it back.
 
-Every file is written so that a kill at any moment leaves it readable: lines are appended and flushed, tables are written beside and renamed.
+A kill at any moment leaves every file readable: lines are appended, tables are written beside and renamed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
 import yaml
 
@@ -54,7 +55,8 @@ class Folder:
 
     def samples(self, step: int, samples: Sequence[Sample], rewards: Rewards, kept: Mapping[int, int], batch: Batch | None) -> None:
         """One row a sample. kept: row of the sample -> row of the batch; rows left out have no advantages."""
-        advantages, weights = ([], []) if batch is None else (batch.advantages.cpu().numpy(), batch.weights.amax(1).cpu().numpy())
+        advantages = np.zeros((0, 0)) if batch is None else batch.advantages.cpu().numpy()
+        weights = np.zeros(0) if batch is None else batch.weights.amax(1).cpu().numpy()
         rows = []
         for i, s in enumerate(samples):
             at = kept.get(i)

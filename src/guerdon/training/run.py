@@ -7,15 +7,13 @@ import inspect
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
-from guerdon import recipe as recipes
 from guerdon.backends.base import LossCall, Model, require
 from guerdon.recipe import Recipe, Stage, Use, bind
 from guerdon.registry import Refused, find
@@ -28,7 +26,8 @@ from guerdon.training import checkpoint, measure
 from guerdon.training import metrics as m
 from guerdon.training.folder import Folder
 from guerdon.training.loop import train_step
-from guerdon.training.record import read_metrics, read_recipe
+from guerdon.training.prepare import key_of, load_tasks, prepare
+from guerdon.training.record import read_metrics
 from guerdon.training.trackers import Tracker
 
 
@@ -252,9 +251,8 @@ class Run:
         params |= {"temperature": spec.temperature} | ({"max_tokens": spec.max_tokens} if spec.max_tokens else {})
         self.context.rng = np.random.default_rng([self.recipe.seed, 2**21])
         self.context.progress = Progress(step, self.total)
-        samples = bind("rollout", Use(use="parallel", **params))(
-            self.models["policy"], self.eval_tasks, spec.samples, Spending(self.context)
-        )
+        own = replace(self.context, usage={})  # the tokens of an evaluation are not those of training
+        samples = bind("rollout", Use(use="parallel", **params))(self.models["policy"], self.eval_tasks, spec.samples, own)
         rewards = self.score(stage.reward, samples, f"{stage.index}/{step}/eval")
         gold = self.score(self.gold, samples, f"{stage.index}/{step}/gold") if self.gold is not None else None
         ok = self.passes(stage, samples, rewards, f"{stage.index}/{step}/eval-correct")
@@ -264,8 +262,9 @@ class Run:
         if measure.hacked(self.history, values, len(samples)):
             values[m.HACK] = 1
             best = max(self.history, key=lambda v: v[m.EVAL_GOLD])
-            said = f"the reward rose from {best[m.EVAL_REWARD]:.3f} to {values[m.EVAL_REWARD]:.3f}, the gold fell from {best[m.EVAL_GOLD]:.3f} to {values[m.EVAL_GOLD]:.3f}"
-            self.event(step, "hack", f"{said} since step {best[m.STEP]}: the policy may be cheating its reward")
+            rose = f"the reward rose from {best[m.EVAL_REWARD]:.3f} to {values[m.EVAL_REWARD]:.3f}"
+            fell = f"the gold fell from {best[m.EVAL_GOLD]:.3f} to {values[m.EVAL_GOLD]:.3f}"
+            self.event(step, "hack", f"since step {best[m.STEP]} {rose} and {fell}: the policy may be cheating its reward")
         self.history.append({m.STEP: step} | values)
         score = values[m.EVAL_GOLD] if m.EVAL_GOLD in values else values[m.EVAL_ACCURACY]
         if spec.keep_best and (self.best is None or score > self.best) and step > 0:
@@ -290,21 +289,9 @@ class Run:
         return found.hexdigest()
 
 
-def Spending(context: Context) -> Context:
-    """A context for evaluation: the same services, its tokens counted under their own name."""
-    from dataclasses import replace
-
-    own = replace(context, usage={})
-    return own
-
-
 def default(fn: Any, name: str, otherwise: Any) -> Any:
     parameter = inspect.signature(fn).parameters.get(name)
     return otherwise if parameter is None or parameter.default is parameter.empty else parameter.default
-
-
-def key_of(use: Use | None) -> str:
-    return "" if use is None else yaml.safe_dump(use.model_dump(), sort_keys=True)
 
 
 def open_models(recipe: Recipe) -> dict[str, Model]:
@@ -319,30 +306,6 @@ def open_models(recipe: Recipe) -> dict[str, Model]:
     return out
 
 
-def load_tasks(recipe: Recipe) -> dict[str, list[Task]]:
-    """The tasks of every `tasks:` field, with the recipe's system message and template laid around text prompts."""
-    out: dict[str, list[Task]] = {}
-    for use in [*(stage.tasks for stage in recipe.staged()), recipe.eval.tasks]:
-        if use is None or key_of(use) in out:
-            continue
-        tasks = [dress(task, recipe) for task in bind("env", use)()]
-        if not tasks:
-            raise Refused(f"The tasks {use.model_dump()} are empty; give at least one.")
-        out[key_of(use)] = tasks
-    return out
-
-
-def dress(task: Task, recipe: Recipe) -> Task:
-    """A text prompt inside the recipe's template, as messages where there is a system message or `chat`."""
-    if not isinstance(task.prompt, str) or not (recipe.template or recipe.system or recipe.chat):
-        return task
-    text = recipe.template.replace("{prompt}", task.prompt) if recipe.template else task.prompt
-    prompt: Any = text
-    if recipe.system or recipe.chat:
-        prompt = [{"role": "system", "content": recipe.system}] * bool(recipe.system) + [{"role": "user", "content": text}]
-    return Task(task.id, prompt, task.reference, task.meta)
-
-
 def train(
     recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
     *overrides: str,
@@ -354,8 +317,8 @@ def train(
     """Train, and write `folder` (RUNS/NAME-N unless given) with metrics, samples, checkpoints and report.html.
 
     The recipe is a YAML file, a mapping, or its fields as keywords (`tasks` may be a list of Task, `reward` an expression). resume: a run
-    folder to go on with; a recipe given beside it may differ in steps, evaluation and trackers only. Raises Refused before anything is begun,
-    Broke when a run cannot go on.
+    folder to go on with; a recipe given beside it may differ in steps, evaluation and trackers only. Raises Refused before anything is
+    begun, Broke when a run cannot go on.
     """
     from guerdon.training.report import write_report
 
@@ -363,64 +326,3 @@ def train(
     run = Run(spec, path, load_tasks(spec), [*(bind("tracker", use) for use in spec.trackers), *trackers])
     run.go()
     return Result(path, read_metrics(path), write_report(path))
-
-
-def prepare(
-    recipe: Any,
-    overrides: Sequence[str] = (),
-    folder: str | Path | None = None,
-    resume: str | Path | None = None,
-    fields: Mapping[str, Any] | None = None,
-) -> tuple[Recipe, Path]:
-    """The checked recipe and the run's folder (not made yet, but for tasks given as a list)."""
-    path = Path(resume or folder or "")
-    if resume is not None:
-        saved, _ = read_recipe(path)
-        if not saved:
-            raise Refused(f"{path} is no run folder: it has no recipe.yaml; name a folder that `guerdon train` wrote.")
-        spec = recipes.read(recipe if recipe is not None else saved, overrides)
-        if changed := recipes.differing(saved, spec.plain()):
-            raise Refused(
-                f"{path} was started with another recipe; these fields differ: {', '.join(changed)}. Put them back, or start a new run."
-            )
-        return spec, path
-    data = dict(recipe) if isinstance(recipe, Mapping) else recipe
-    if fields:
-        data = {**(data or {}), **fields}
-    if data is None:
-        raise Refused("Nothing to train: give a recipe file, or its fields as keywords.")
-    if folder is None:
-        name = data.get("name", "run") if isinstance(data, Mapping) else Path(str(data)).stem
-        path = new_folder(Path("runs"), name)
-    elif checkpoint.latest(path / "checkpoints") or (path / "metrics.jsonl").exists():
-        raise Refused(f"{path} already holds a run; go on with `--resume {path}`, or name another folder.")
-    if isinstance(data, dict):
-        data = {**data, **store_tasks(data, path)}
-    return recipes.read(data, overrides), path
-
-
-def store_tasks(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Tasks given as a list are written into the run folder, so that the run can be resumed."""
-    import orjson
-
-    def store(tasks: Any, name: str) -> Any:
-        if not (isinstance(tasks, Sequence) and not isinstance(tasks, str)):
-            return tasks
-        path.mkdir(parents=True, exist_ok=True)
-        rows = [orjson.dumps({"id": t.id, "prompt": t.prompt, "reference": t.reference, **t.meta}) for t in tasks]
-        (path / name).write_bytes(b"\n".join(rows) + b"\n")
-        return {"use": "file", "path": str(path / name)}
-
-    out = {"tasks": store(data["tasks"], "tasks.jsonl")} if "tasks" in data else {}
-    evaluation = data.get("eval")
-    if isinstance(evaluation, Mapping) and "tasks" in evaluation:
-        out["eval"] = {**evaluation, "tasks": store(evaluation["tasks"], "eval-tasks.jsonl")}
-    return out
-
-
-def new_folder(runs: Path, name: str) -> Path:
-    """runs/NAME-1, -2, ...: the first that is not there."""
-    number = 1
-    while (runs / f"{name}-{number}").exists():
-        number += 1
-    return runs / f"{name}-{number}"
