@@ -491,10 +491,10 @@ def collate(samples: Sequence[Sample], rewards: Rewards, *, dtype: Any = None) -
         ids[i, :k] = rows[i]
         mask[i, :k] = True if s.written is None else s.written
         logprobs[i, :k] = np.where(mask[i, :k], np.nan if s.logprobs is None else s.logprobs, 0.0)
-        for j, (start, end) in enumerate(s.spans.get("step", [])):
+        for j, (start, end) in reversed(list(enumerate(s.spans.get("step", [])))):  # a token on a border belongs to the earlier step
             if not 0 <= start <= end <= k:
                 raise ValueError(f"Step {j} of sample {i} (task {s.task.id!r}) covers tokens {start}:{end}, but it has {k}.")
-            step_of[i, start:end] = np.where(step_of[i, start:end] < 0, j, step_of[i, start:end])
+            step_of[i, start:end] = j
     _, first, inverse = np.unique([s.group for s in samples], return_index=True, return_inverse=True)
     group = np.argsort(np.argsort(first))[inverse] if n else np.zeros(0, dtype=np.int64)
     tree, node_of = forest(rows, group)
