@@ -28,12 +28,12 @@ DEADLINE = 2.0
 
 _NEGATED = re.compile(
     r"\b(?:not|never|neither|nor|cannot|can't|isn't|aren't|wasn't|doesn't|don't|won't|wouldn't|excluding|except|incorrect|wrong|false)\b"
-    r"|\brul(?:e|es|ed|ing) out\b|\b(?:other|rather|less|more|fewer|greater|larger|smaller) than\b|\binstead of\b|\banything but\b|\\neq?\b|≠",
+    r"|\b(?:rul(?:e|es|ed|ing) out|(?:other|rather|less|more|fewer|greater|larger|smaller) than|instead of|anything but)\b|\\neq?\b|≠",
     re.I,
 )
 _HEDGED = re.compile(
-    r"\b(?:maybe|perhaps|possibly|probably|might|could be|may be|can be|either|unsure|not sure|unclear|guess|guessing|around|roughly|nearly|almost|"
-    r"somewhere|between|at least|at most|up to|or so|give or take|one of|any of|unknown)\b|\?",
+    r"\b(?:maybe|perhaps|possibly|probably|might|could be|may be|can be|either|unsure|not sure|unclear|guess|guessing|around|roughly|nearly|"
+    r"almost|somewhere|between|at least|at most|up to|or so|give or take|one of|any of|unknown)\b|\?",
     re.I,
 )
 _RETRACTED = re.compile(
@@ -43,20 +43,32 @@ _RETRACTED = re.compile(
     re.I,
 )
 _ALTERNATIVE = re.compile(
-    r"(?:^[\s.,;*$]*(?:or|and|then|,)|\b(?:or|alternatively|otherwise|maybe|perhaps|possibly|another (?:answer|possibility|option)|if not))\b[^.\n\d]{0,40}"
-    r"(?P<number>-?\d[\d,]*(?:\.\d+)?)",
+    r"(?:^[\s.,;*$}\\)\]]*(?:or\b|and\b|then\b|,)|\b(?:or|alternatively|otherwise|maybe|perhaps|possibly|if not|"
+    r"another (?:answer|possibility|option))\b)[^.\n\d]{0,40}(?P<number>-?\d[\d,]*(?:\.\d+)?)",
     re.I,
 )
 _BARE_LINE = re.compile(r"^[ \t]*(-?\d[\d,.]*)[ \t]*$", re.M)
 _BEFORE = 60  # characters before a box in which a negation or a hedge of its sentence is looked for
-_ABOUT = re.compile(r"^\s*(?:approximately|approx\.?|about|exactly|simply|just|precisely|equal to|equals|:|=|\\approx|the number|the value)\s*", re.I)
+_ABOUT = re.compile(
+    r"^\s*(?:approximately|approx\.?|about|exactly|simply|just|precisely|equal to|equals|:|=|\\approx|the number|the value)\s*", re.I
+)
 _CLAUSE = re.compile(
-    r",?\s+(?:because|since|as|so|for|which|that|given|when|if|where|in total|altogether|in all|each|left|after|I hope)\b|\s\(|\s-\s|\.\s|[!?](?=\s|$)"
+    r",?\s+(?:because|since|as|so|for|which|that|given|when|if|where|in total|altogether|in all|each|left|after|I hope)\b"
+    r"|\s\(|\s-\s|\.\s|[!?](?=\s|$)"
 )
 _MATHS = re.compile(r"\$\$(.+?)\$\$|(?<![\\\w])\$(?!\d[\d,.]*[\s)])([^$\n]+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]|\*\*(.+?)\*\*", re.S)
-_FIGURE = re.compile(r"(?<![\w.])[-−]?\s?(?:[$€£¥]\s?)?[-−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:\s?/\s?\d+)?(?:\s?\\?%)?(?![\w/])")
-_VERB = re.compile(r"=|\b(?:is|are|was|were|be|equals?|makes?|made|earns?|earned|has|have|had|gets?|got|costs?|needs?|gives?|leaves?|spends?|spent|pays?|total(?: of)?)\b:?")
+_FIGURE = re.compile(
+    r"(?<![\w.])[-−]?\s?(?:[$€£¥]\s?)?[-−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:\s?/\s?\d+)?(?:\s?\\?%)?(?![\w/])"
+)
+_VERB = re.compile(
+    r"=|\b(?:is|are|was|were|be|equals?|makes?|made|earns?|earned|has|have|had|gets?|got|costs?|needs?|gives?|leaves?|spends?|spent|pays?|"
+    r"total(?: of)?)\b:?"
+)
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}(?:['’][a-z]+)?[\s,.:;]+\S")
+_CHOICE = re.compile(r"\(?([A-Z])[).:]\s")
+_ASIDE = re.compile(r"\s\([A-Za-z][^()]*\)$")
+_LITERAL = re.compile(r"\s*-?[\d.,]+\s*")
+_VARIABLE = re.compile(r"(?<![A-Za-z])[a-z](?![A-Za-z])")
 _LOOKS_LIKE_MATHS = re.compile(r"[\d\\=+*/^<>|]|(?<![A-Za-z])[A-Za-z](?![A-Za-z])|\bsqrt\b|\bpi\b")
 
 
@@ -191,6 +203,8 @@ def _several(text: str, found: Sequence[Answer], chosen: Answer, gold: Gold) -> 
 
 def _compare(piece: str, gold: Gold, kind: str) -> tuple[str, bool | None]:
     """What was compared in the end ("" for nothing found), and whether it equals the gold."""
+    if isinstance(gold.value, Words) and len(gold.value.text) == 1 and (choice := _CHOICE.match(piece)):
+        piece = choice[1]
     value = read(piece)
     told = same(value, gold.value)
     if told or (told is False and not (isinstance(value, Words) or _PROSE.search(piece))):
@@ -224,14 +238,14 @@ def _core(piece: str, gold: Gold, prose: bool = False) -> str:
         piece = piece[lead.end() :]
     if same(read(piece), gold.value) is not None and not _PROSE.search(piece):
         return piece
-    if not prose or len(piece) < 200:
-        choice = re.match(r"\(?([A-Z])[).:]\s", piece)
-        if choice and isinstance(gold.value, Words) and len(gold.value.text) == 1:
-            return choice[1]
     if _PROSE.search(piece):
         marked = [next(g for g in found.groups() if g is not None) for found in _MATHS.finditer(piece)]
+        if len({squeezed(tidy(m)) for m in marked}) > 1:  # "the value of $x$ is $3$"
+            verb = [found.end() for found in _VERB.finditer(piece)]
+            marked = [m for m in marked if verb and piece.rfind(m) > verb[-1]]
+            return marked[0] if len(marked) == 1 else ""
         if marked:
-            return marked[0] if len({squeezed(tidy(m)) for m in marked}) == 1 else ""
+            return marked[0]
         clause = _CLAUSE.search(piece)
         short = piece[: clause.start()] if clause else piece
         if clause and isinstance(read(short), (Number, Many)):
@@ -250,11 +264,15 @@ def _core(piece: str, gold: Gold, prose: bool = False) -> str:
         tail = piece[figures[0].start() :]
         tail = tail[: cut.start()] if (cut := _CLAUSE.search(tail)) else tail
         return tail if isinstance(read(tail), Number) else figures[0][0]
-    if "=" in piece and not any(c in piece for c in "<>,"):
-        sides = piece.split("=")
-        if isinstance(read(sides[-1]), Number) and len(sides) > 1 and not isinstance(gold.value, Formula):
-            literals = [read(side) for side in sides[:-1] if re.fullmatch(r"\s*-?[\d.,]+\s*", side)]
-            return sides[-1] if all(same(x, read(sides[-1])) for x in literals) else ""
+    aside = _ASIDE.search(piece)
+    if aside and isinstance(gold.value, Number):
+        return piece[: aside.start()]
+    sides = piece.split("=")
+    if len(sides) > 1 and isinstance(gold.value, Number) and isinstance(read(sides[-1]), Number) and not any(c in piece for c in "<>,"):
+        if any(_VARIABLE.search(side) for side in sides[:-1]) and len(sides) > 2:
+            return piece
+        told = [same(read(side), read(sides[-1])) for side in sides[:-1] if _LITERAL.fullmatch(side)]
+        return piece if _VARIABLE.search(sides[0]) else sides[-1] if all(told) else ""
     return piece
 
 

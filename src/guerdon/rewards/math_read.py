@@ -8,7 +8,7 @@ the text, whose length and size of numbers are bounded first. `math_same` compar
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 from math import factorial, isqrt
@@ -60,6 +60,7 @@ class Many:
 
     items: tuple[Value, ...]
     bracket: str
+    text: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,13 @@ _UNICODE = str.maketrans(
         "π": "\\pi ", "√": "\\sqrt ", "∞": "\\infty ", "²": "^2", "³": "^3", "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3",
         "⅔": " 2/3", 
         "°": " degrees ", "\u00a0": " ", "\u202f": " ", "\u2009": " ", "，": ",", "：": ":", "（": "(", "）": ")", "≈": "\\approx ",
-        "≤": "\\le ",         "≥": "\\ge ", "≠": "\\ne ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "“": '"', "”": '"', "‘": "'",
+        "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "“": '"', "”": '"', "‘": "'",
         "’": "'", "…": "...", "％": "%",
     }
 )  # fmt: skip
 _DROPPED = re.compile(r"(?<!\\)\\(?:left|right|displaystyle|textstyle|limits|!|big[lr]?|Big[lr]?)(?![A-Za-z])")
 _SPACED = re.compile(r"(?<!\\)\\(?:quad|qquad|[,;: ])|~")
+_THOUSANDS = re.compile(r"(?<=\d)\\[,!](?=\d{3}(?!\d))")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|textrm|mbox|mathit|emph|operatorname|bf|rm|bm|boldsymbol)\s*\{([^{}]*)\}")
 _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree|\\deg(?![a-z])")
 _BARE_FRACTION = re.compile(r"\\frac\s*(\d|\{[^{}]*\})\s*(\d|\{[^{}]*\})")
@@ -120,7 +122,7 @@ def tidy(text: str) -> str:
         text = text.replace("{,}", ",")
     if "\\" in text or "~" in text:
         text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\cfrac", "\\frac")
-        text = _SPACED.sub(" ", _DROPPED.sub("", text))
+        text = _SPACED.sub(" ", _THOUSANDS.sub("", _DROPPED.sub("", text)))
         for _ in range(3):
             text, n = _TEXT.subn(r" \1 ", text)
             if not n:
@@ -128,7 +130,7 @@ def tidy(text: str) -> str:
         text = _DEGREES.sub(" degrees ", text)
         text = text.replace("\\%", "%").replace("\\$", "$").replace("\\cdot", "*").replace("\\times", "*")
         text = text.replace("\\div", "/").replace("\\lbrace", "\\{").replace("\\rbrace", "\\}")
-        text = text.replace("\\leq", "\\le").replace("\\geq", "\\ge")
+        text = text.replace("\\leq", "\\le").replace("\\geq", "\\ge").replace("\\varnothing", "\\emptyset")
         text = _BARE_FRACTION.sub(lambda m: "\\frac" + "".join(p if p[0] == "{" else "{" + p + "}" for p in m.groups()), text)
     return _SPACE.sub(" ", text).strip()
 
@@ -322,7 +324,8 @@ for _base, _units in {
 _UNIT = re.compile(r"(?:%|[A-Za-z]+\.?)(?:[ -][A-Za-z]+\.?)*(?:\s?\^?\s?\{?[23]\}?)?(?:\s?(?:/|per)\s?[A-Za-z]+(?:\s?\^?\s?\{?[23]\}?)?)?")
 _NOT_UNITS = frozenset(
     "pi e i sqrt sin cos tan sec csc cot log ln exp mod inf infty oo and or to not nor but choose over squared cubed plus minus times "  # noqa: SIM905
-    "divided by if for when where is are was equals maybe perhaps possibly probably unless however wait actually x y z n k a b c d r t u v w p q".split()
+    "divided by if for when where is are was equals maybe perhaps possibly probably unless however wait actually "
+    "x y z n k a b c d r t u v w p q".split()
 )  # fmt: skip
 
 
@@ -378,6 +381,9 @@ def _unit_name(name: str) -> str:
 # --- other values ----------------------------------------------------------------------------------------------------------------
 
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?:\s*([ap])\.?\s?m\.?)?|(\d{1,2})\s*([ap])\.?\s?m\.?", re.I)
+_SIGNS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
+_EITHER = ({"\\pm": "+", "\\mp": "-"}, {"\\pm": "-", "\\mp": "+"})
+_TIME_SPAN = re.compile(r"\d{1,2}:\d{2}:\d{2}(?:\.\d+)?")
 _RATIO = re.compile(r"-?\d{1,12}(?:\.\d{1,12})?(?:\s*:\s*\d{1,12}(?:\.\d{1,12})?)+")
 _ASSIGNED = re.compile(r"(?P<name>[A-Za-z](?:_\{?\w{1,8}\}?)?(?:\([A-Za-z]\))?|\\[A-Za-z]{2,10})\s*=\s*(?P<value>[^=<>]+)")
 _IN = re.compile(r"[A-Za-z]\s*\\in\s*(?=[\[({\\])")
@@ -386,6 +392,7 @@ _MATRIX = re.compile(r"\\begin\{([bpvBV]?matrix|array)\}(?:\{[lcr| ]*\})?(.*)\\e
 _AND = re.compile(r",?\s+(?:and|or)\s+|;|,?\s*\\(?:lor|vee|land|wedge)(?![A-Za-z])")
 _CONNECTED = re.compile(r"\s(?:and|or)\s|;|\\(?:lor|vee|land|wedge)")
 _CHOICE = re.compile(r"\(([A-Za-z])\)|([A-Z])[).:]?")
+_NEEDLESS = re.compile(r"(?<![A-Za-z0-9.])\s|\s(?![A-Za-z0-9.])")
 _ARTICLE = re.compile(r"^(?:the|a|an)\s+(?=\w{2})")
 
 
@@ -401,6 +408,8 @@ def _read(text: str, depth: int) -> Value:
     number = _number(text) if text[0] in "-+.$€£¥₹₽₩₪\\({s" or text[0].isdigit() or text[:2] in ("US", "EU", "GB", "Rs") else None
     if number is not None:
         return number
+    if _TIME_SPAN.fullmatch(text):
+        return Words(text.lstrip("0:"))
     clock = _CLOCK.fullmatch(text)
     if clock and int(clock[1] or clock[4]) <= 24 and int(clock[2] or 0) < 60:
         return Clock(int(clock[1] or clock[4]), int(clock[2] or 0), (clock[3] or clock[5] or "").lower())
@@ -414,9 +423,13 @@ def _read(text: str, depth: int) -> Value:
             assigned = _ASSIGNED.fullmatch(text)
             if assigned and not _CONNECTED.search(text):
                 return Assigned(assigned["name"].replace(" ", ""), _read(assigned["value"].strip(), depth + 1), text)
+    if text in ("\\emptyset", "∅"):
+        return Many((), "{}", "\\emptyset")
+    if "\\pm" in text and "," not in text:
+        return Many(tuple(_read(_SIGNS.sub(lambda m, s=s: s[m[0]], text), depth + 1) for s in _EITHER), "", text)
     many = _many(text, depth)
     if many is not None:
-        return many
+        return replace(many, text=text)
     choice = _CHOICE.fullmatch(text)
     if choice:
         return Words((choice[1] or choice[2]).lower())
@@ -492,12 +505,12 @@ def _split(text: str, bracketed: bool) -> list[str]:
         elif c in ")]}":
             depth -= 1
         elif c == "," and depth <= 0:
-            parts.append(text[start:i].strip())
+            parts.append(text[start:i].strip(" '\""))
             start = i + 1
-    parts.append(text[start:].strip())
+    parts.append(text[start:].strip(" '\""))
     return parts
 
 
 def squeezed(text: str) -> str:
-    """Without white space and without what LaTeX does not need: the text of a formula for comparison letter by letter."""
-    return text.replace(" ", "").replace("**", "^").rstrip(".")
+    """Without the white space that LaTeX does not need: the text of a formula for comparison letter by letter. 1 0 is not 10."""
+    return _NEEDLESS.sub("", text.replace("**", "^")).rstrip(".")

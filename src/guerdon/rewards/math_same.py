@@ -20,6 +20,8 @@ def same(answer: Value, gold: Value, algebra: Algebra | None = None) -> bool | N
     set has no order; tuples, intervals and lists have order and their own brackets; bare values match all three, in order unless the gold
     is bare or a set. A ratio 3:4 equals 6:8 and 3/4; clock times equal only the same time.
     """
+    if isinstance(answer, Number) and isinstance(gold, Number):
+        return _same_number(answer, gold)
     answer, gold = _unwrapped(answer), _unwrapped(gold)
     if isinstance(answer, Many) and answer.bracket == "" and not isinstance(gold, Many):
         return _every(same(item, gold, algebra) for item in answer.items)  # "1/2 or 0.5" is one value told twice
@@ -29,8 +31,6 @@ def same(answer: Value, gold: Value, algebra: Algebra | None = None) -> bool | N
         return _same_many(answer, gold, algebra)
     if isinstance(answer, Formula) or isinstance(gold, Formula):
         return _same_formula(answer, gold, algebra)
-    if isinstance(answer, Number) and isinstance(gold, Number):
-        return _same_number(answer, gold)
     if isinstance(answer, Clock) and isinstance(gold, Clock):
         return _same_clock(answer, gold)
     if isinstance(answer, Words) and isinstance(gold, Words):
@@ -77,6 +77,8 @@ def _same_formula(answer: Value, gold: Value, algebra: Algebra | None) -> bool |
 
 
 def _same_number(answer: Number, gold: Number) -> bool:
+    if answer.unit == gold.unit == "":
+        return close(answer.value, gold.value, answer.digits, gold.digits)
     if "%" in (answer.unit, gold.unit):
         if answer.unit == gold.unit:
             return close(answer.value, gold.value, answer.digits, gold.digits)

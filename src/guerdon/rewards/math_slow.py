@@ -14,7 +14,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from guerdon.rewards.math_read import UNITS, Formula, Number, Value, Words, read
+from guerdon.rewards.math_read import UNITS, Formula, Many, Number, Value, Words, read
 from guerdon.rewards.math_same import close, same
 
 DIGITS = 120
@@ -22,7 +22,8 @@ POINTS = 6
 _PLAIN_ROOT = re.compile(r"(?<![\\A-Za-z])(?:sqrt|√)\s*\(")
 _PLAIN_NAME = re.compile(r"(?<![\\A-Za-z])(sin|cos|tan|cot|sec|csc|ln|log|exp|pi|infty|alpha|beta|theta|arcsin|arccos|arctan)(?![A-Za-z])")
 _FUNCTION = re.compile(r"^\s*[A-Za-z]\s*\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\)\s*=(?!=)")
-_TRAILING_UNIT = re.compile(r"(?<=[\d)}!])\s+([A-Za-z]{2,}|%)(?:\s?\^\s?\{?[23]\}?)?$")
+_SIDE_BY_SIDE = re.compile(r"(?<![_\d])\d+\s+[\d.]")
+_TRAILING_UNIT = re.compile(r"(?<=\S)\s+([A-Za-z]{2,}|%)(?:\s?\^\s?\{?[23]\}?)?$")
 
 
 def warm() -> None:
@@ -48,6 +49,8 @@ def algebra(answer: Value, gold: Value) -> bool:
         return False
     if isinstance(answer, Number) and isinstance(gold, Number):
         return bool(same(answer, gold))
+    if any(isinstance(value, Formula) and _SIDE_BY_SIDE.search(value.text) for value in (answer, gold)):
+        return False  # the parser would read 1 0 as 10
     a, g = parsed(_latex(answer)), parsed(_latex(gold))
     if a is None or g is None:
         return False
@@ -72,7 +75,7 @@ def _latex(value: Value) -> str:
             if value.value.denominator == 1
             else f"\\frac{{{value.value.numerator}}}{{{value.value.denominator}}}"
         )
-    text = value.text if isinstance(value, Formula) else ""
+    text = value.text if isinstance(value, (Formula, Many)) else ""
     text = text.replace("**", "^")
     while found := _PLAIN_ROOT.search(text):
         close_at = _closing_parenthesis(text, found.end())
@@ -100,8 +103,14 @@ def parsed(latex: str) -> Any:
     # Units are not cut off here: 3m is three times m.
     keep = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False)
     config = LatexExtractionConfig(normalization_config=keep)
-    found = parse("$" + _FUNCTION.sub("y=", latex).replace("$", "") + "$", [config], fallback_mode="no_fallback", parsing_timeout=None)  # type: ignore[arg-type]
-    return found[0] if found and not isinstance(found[0], str) else None
+    text = "$" + _FUNCTION.sub("y=", latex).replace("$", "") + "$"
+    found = parse(text, [config], fallback_mode="no_fallback", parsing_timeout=None)  # type: ignore[arg-type]
+    if not found or isinstance(found[0], str):
+        return None
+    import sympy
+
+    # A decimal is exact: 0.5x is x/2 at any precision.
+    return found[0].xreplace({x: sympy.Rational(str(x)) for x in found[0].atoms(sympy.Float)})
 
 
 def equal(a: Any, g: Any, a_digits: int = 0, g_digits: int = 0) -> bool:
@@ -140,6 +149,8 @@ def _same_expression(a: Any, g: Any, a_digits: int, g_digits: int) -> bool:
 
     if a == g:
         return True
+    if any({s.name for s in x.free_symbols} == {"i"} for x in (a, g)):  # alone, it is the imaginary unit
+        a, g = (x.xreplace({s: sympy.I for s in x.free_symbols if s.name == "i"}) for x in (a, g))
     symbols = sorted(a.free_symbols | g.free_symbols, key=str)
     if not symbols:
         a, g = a.doit(), g.doit()
