@@ -78,8 +78,12 @@ class Journal:
         return from_bytes(found[key.encode()]) if found else None
 
     def write(self, key: str, rewards: Rewards) -> None:
-        """On the disk when this returns."""
-        self.table.put([(key.encode(), to_bytes(rewards))])
+        """On the disk when this returns. Raises Refused for evidence that is no plain data."""
+        try:
+            data = to_bytes(rewards)
+        except TypeError as error:
+            raise Refused(f"The journal of the run cannot keep these rewards: {error}.") from None
+        self.table.put([(key.encode(), data)])
 
     def close(self) -> None:
         self.table.close()

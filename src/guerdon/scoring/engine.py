@@ -6,7 +6,8 @@ A reward never raises because of what a model wrote, and one row never costs ano
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -144,7 +145,7 @@ class _Scoring:
         for i, cell in zip(todo, calls.run(leaf, [inputs[i] for i in todo], self.engine, self.seed), strict=True):
             cells[i] = cell
         if cache:
-            cache.put((k, cell_to_bytes(cells[i])) for i in todo if (k := keys[i]) is not None and lasting(cells[i]))
+            cache.put(_kept((keys[i], cells[i], cell_to_bytes) for i in todo if lasting(cells[i])))
         return from_verdicts([self.settle(cell) for cell in cells], leaf)
 
     def by_group(self, leaf: Reward, samples: Sequence[Sample], head: bytes | None) -> Rewards:
@@ -161,8 +162,8 @@ class _Scoring:
         for i, out in zip(todo, calls.run_groups(leaf, [groups[i] for i in todo], self.engine, self.seed), strict=True):
             r = out if isinstance(out, Rewards) else from_verdicts([self.settle(cell) for cell in out], leaf)
             found[i] = r
-            if cache and (k := keys[i]) is not None and not (r.failed.any() or r.hostile.any()):
-                cache.put([(k, to_bytes(r))])
+            if cache and not (r.failed.any() or r.hostile.any()):
+                cache.put(_kept([(keys[i], r, to_bytes)]))
         order = np.argsort(np.concatenate([np.asarray(rows) for rows in members.values()]), kind="stable")
         return Rewards.stack(alike([found[i] for i in range(len(groups))])).rows(order)
 
@@ -171,6 +172,14 @@ class _Scoring:
         if self.engine.on_hostile == "failed" and isinstance(cell, Verdict) and cell.reason.startswith(HOSTILE):
             return replace(cell, value=None, state=State.FAILED)
         return cell
+
+
+def _kept(entries: Iterable[tuple[bytes | None, Any, Callable[[Any], bytes]]]) -> Iterator[tuple[bytes, bytes]]:
+    """What can be written down; a verdict whose evidence is no plain data is scored again next time."""
+    for key, value, write in entries:
+        with suppress(TypeError):
+            if key is not None:
+                yield key, write(value)
 
 
 def lasting(cell: Cell) -> bool:

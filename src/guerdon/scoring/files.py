@@ -20,6 +20,7 @@ import orjson
 
 from guerdon.registry import Broke, Refused
 from guerdon.samples import Sample, Task
+from guerdon.scoring.wire import dumps
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -155,7 +156,7 @@ class JsonlWriter:
 
     def write(self, rows: Sequence[Row], new: Sequence[dict[str, Any]], kinds: Kinds) -> None:
         """The rows as they were, with their new columns behind."""
-        lines = [row.text()[:-1].rstrip() + b"," + orjson.dumps(columns)[1:] for row, columns in zip(rows, new, strict=True)]
+        lines = [row.text()[:-1].rstrip() + b"," + dumps(columns).lstrip(b"{") for row, columns in zip(rows, new, strict=True)]
         self.file.write(b"\n".join([*lines, b""]))
         self.file.flush()
         self.rows += len(lines)

@@ -43,8 +43,8 @@ def score_file(
 ) -> Summary:
     """Scores each row of `path`, writes it with its new columns to `out`, and returns what is worth telling.
 
-    New columns: see `columns`. Rows that are no samples are kept aside. by: a column to break the summary down by. progress is told the share
-    of the file and the number of rows that are done. Raises Refused before anything is begun; after that Broke or
+    New columns: see `columns`. Rows that are no samples are kept aside. by: a column to break the summary down by. progress is told
+    the share of the file and the number of rows that are done. Raises Refused before anything is begun; after that Broke or
     KeyboardInterrupt, with a sentence on what is kept where.
     """
     out, source, started = Path(out), Source(path), time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -32,23 +33,38 @@ def from_plain(data: dict[str, Any]) -> Rewards:
 
 
 def to_bytes(rewards: Rewards) -> bytes:
-    return orjson.dumps(to_plain(rewards))
+    return dumps(to_plain(rewards))
 
 
 def from_bytes(data: bytes) -> Rewards:
-    return from_plain(orjson.loads(data))
+    return from_plain(loads(data))
 
 
 def cell_to_bytes(cell: Cell) -> bytes:
-    return orjson.dumps(cell if isinstance(cell, list) else [cell.value, int(cell.state), cell.reason, _tag(dict(cell.evidence))])
+    return dumps(cell if isinstance(cell, list) else [cell.value, int(cell.state), cell.reason, _tag(dict(cell.evidence))])
 
 
 def cell_from_bytes(data: bytes) -> Cell:
-    found = orjson.loads(data)
+    found = loads(data)
     if len(found) == 4 and isinstance(found[2], str):
         value, state, reason, evidence = found
         return Verdict(value, reason, State(state), _untag(evidence))
     return found
+
+
+def dumps(data: Any) -> bytes:
+    """JSON, also of texts with lone surrogates, which orjson refuses."""
+    try:
+        return orjson.dumps(data)
+    except orjson.JSONEncodeError:
+        return json.dumps(data).encode()
+
+
+def loads(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return json.loads(data)
 
 
 def _grain_to_plain(g: Grain) -> dict[str, Any]:
