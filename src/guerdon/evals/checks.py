@@ -56,8 +56,8 @@ class Finding:
 
 
 def folder() -> Path:
-    """`checks/` of the source tree."""
-    here = Path(__file__).resolve().parents[3] / "checks"
+    """`checks/` of the source tree, or the folder that GUERDON_CHECKS names."""
+    here = Path(os.environ.get("GUERDON_CHECKS", Path(__file__).resolve().parents[3] / "checks"))
     if not here.is_dir():
         raise Refused("The checks stand in the source tree, not in an installed package; run `guerdon check` from a clone (`make setup`).")
     return here

@@ -1,0 +1,73 @@
+"""The check runner: a claim that holds, one that does not, one that proves nothing; resuming; rows of methods."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from guerdon.evals import checks, methods
+from guerdon.registry import Broke, Refused
+
+CHECK = """
+CLAIM, BASELINE, METHOD, SEEDS = "method > baseline", "zero", "one", (0, 1)
+LOG = {log!r}
+
+def measure(variant, seed):
+    open(LOG, "a").write(variant + str(seed) + "\\n")
+    return {values}[variant]
+
+def holds(baseline, method):
+    return all(m > b for b, m in zip(baseline, method))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "checks").mkdir()
+    monkeypatch.setenv("GUERDON_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GUERDON_CHECKS", str(tmp_path / "checks"))
+    return tmp_path / "checks"
+
+
+def write(folder: Path, name: str, values: dict[str, float]) -> Path:
+    log = folder / f"{name}.log"
+    (folder / f"{name}.py").write_text(CHECK.format(log=str(log), values=values))
+    return log
+
+
+def test_a_claim_that_holds_only_with_the_key_term(folder: Path) -> None:
+    log = write(folder, "good", {"baseline": 0.0, "method": 1.0, "ablated": 0.0})
+    found = checks.run("good")
+    assert (found.ok, found.verdict) == (True, "holds")
+    assert sorted(log.read_text().split()) == ["ablated0", "ablated1", "baseline0", "baseline1", "method0", "method1"]
+    assert checks.run("good").method == [1.0, 1.0]
+    assert len(log.read_text().split()) == 6  # what was measured is kept
+    checks.run("good", fresh=True)
+    assert len(log.read_text().split()) == 12
+
+
+def test_a_claim_that_fails_and_one_that_proves_nothing(folder: Path) -> None:
+    write(folder, "bad", {"baseline": 1.0, "method": 1.0, "ablated": 0.0})
+    assert checks.run("bad").verdict == "does not hold"
+    write(folder, "empty", {"baseline": 0.0, "method": 1.0, "ablated": 2.0})
+    assert checks.run("empty").verdict.startswith("proves nothing")
+
+
+def test_a_measurement_that_breaks_is_named(folder: Path) -> None:
+    write(folder, "broken", {"baseline": 0.0})
+    with pytest.raises(Broke, match="broke off in method, seed 0: KeyError"):
+        checks.run("broken")
+    with pytest.raises(Refused, match="did you mean 'broken'"):
+        checks.run("brokn")
+
+
+def test_every_row_names_functions_that_are_there_and_paths_that_exist() -> None:
+    rows = methods.methods()
+    assert rows
+    root = Path(__file__).parents[2]
+    for row in rows.values():
+        for function in row.functions:
+            assert callable(methods.resolve(function)), function
+        for path in filter(None, (row.check, row.recipe)):
+            assert (root / path).is_file(), path
