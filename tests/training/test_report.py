@@ -280,6 +280,8 @@ def test_choose_prefers_other_tasks_among_equals():
     row = {"state": "scored", "hostile": False, "reason": ""}
     rewards = [("a", 1.0), ("a", 1.0), ("b", 1.0), ("c", 0.5), ("d", 0.0), ("d", 0.0), ("e", 0.0), ("f", 0.25), ("g", 0.75)]
     rows = [row | {"task_id": task, "reward": reward} for task, reward in rewards]
+    assert choose([row | {"task_id": "a", "reward": r} for r in (0.0, 0.0, 1.0, 0.0)])["Best"] == [2]  # the worst are not among the best
+    assert choose([row | {"task_id": "a", "reward": 1.0}] * 3) == {"Best": [0, 1], "Worst": [2], "Failed, abstained or hostile": []}
     rows += [row | {"task_id": "h", "reward": None, "state": "failed"}, row | {"task_id": "i", "reward": 2.0, "hostile": True}]
     assert choose(rows) == {"Best": [0, 2, 1, 8], "Worst": [4, 6, 5, 7], "Failed, abstained or hostile": [9, 10]}
 

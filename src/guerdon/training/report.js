@@ -47,7 +47,7 @@ function layout(drawing, plot) {
   if (drawing.limit !== null) shapes.push(rule({ xref: "paper", x0: 0, x1: 1, y0: drawing.limit, y1: drawing.limit }, "warn"));
   const levels = new Set(drawing.series.flatMap(s => s.y));
   const [level] = levels;  // of a flat curve, which Plotly would draw in the middle of -1 .. 1
-  const flat = levels.size === 1 && level !== 0 && drawing.limit === null ? { range: level > 0 ? [0, 2 * level] : [2 * level, 0] } : {};
+  const flat = levels.size === 1 && drawing.limit === null ? { range: level < 0 ? [2 * level, 0] : [0, 2 * level || 1] } : {};
   const size = root.classList.contains("paper") ? { width: plot.clientWidth, height: plot.clientHeight } : { autosize: true };
   return {
     ...size, margin: { l: 8, r: 8, t: 8, b: 4 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", shapes,

@@ -75,7 +75,9 @@ def show(path: Path, step: int) -> Shown:
 def choose(rows: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
     """Positions of the best and the worst scored samples, and of those without a plain verdict."""
     scored = [i for i, row in enumerate(rows) if row.get("reward") is not None and row.get("state") == "scored" and not row.get("hostile")]
-    best = _varied(rows, scored, -1, "task_id")[: min(BEST, (len(scored) + 1) // 2)]
+    lowest = min((rows[i]["reward"] for i in scored), default=0.0)
+    better = [i for i in scored if rows[i]["reward"] > lowest] or scored
+    best = _varied(rows, better, -1, "task_id")[: min(BEST, (len(scored) + 1) // 2)]
     worst = _varied(rows, [i for i in scored if i not in best], 1, "task_id")[:WORST]
     others = [i for i, row in enumerate(rows) if row.get("state") != "scored" or row.get("hostile")]
     return {"Best": best, "Worst": worst, "Failed, abstained or hostile": _varied(rows, others, 0, "reason")[:UNJUDGED]}
