@@ -5,8 +5,6 @@ Every piece is named by `use:` and checked against its function's own parameters
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,6 +26,7 @@ from guerdon.registry import Refused, find, nearest
 from guerdon.rewards import Reward, parse
 from guerdon.rewards.expr import Expr
 from guerdon.samples import Task
+from guerdon.scoring.job import load_plugin
 
 
 class Strict(BaseModel):
@@ -213,31 +212,12 @@ def read(source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[st
     for text in overrides:
         _override(data, text)
     for plugin in data.get("plugins") or []:
-        import_plugin(plugin)
+        load_plugin(plugin)
     recipe = _validate(Recipe, data, where)
     problems = [p for stage in recipe.staged() for p in _problems(recipe, stage)]
     if problems:
         raise Refused(f"{where} cannot run: " + " ".join(dict.fromkeys(problems)))
     return recipe
-
-
-def import_plugin(name: str) -> None:
-    """Import a module, or a Python file, whose decorators register pieces."""
-    try:
-        if name.endswith(".py"):
-            path = Path(name).resolve()
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[path.stem] = module
-            spec.loader.exec_module(module)
-        else:
-            importlib.import_module(name)
-    except Refused:
-        raise
-    except Exception as error:
-        raise Refused(f"The plug-in {name!r} cannot be imported: {type(error).__name__}: {error}.") from error
 
 
 def bind(kind: str, use: Use) -> Any:
@@ -389,4 +369,4 @@ def expression_problems(field: str, text: str, recipe: Recipe) -> list[str]:
     return found
 
 
-__all__ = ["Eval", "Recipe", "Stage", "Train", "Use", "bind", "check_params", "differing", "import_plugin", "read", "registry"]
+__all__ = ["Eval", "Recipe", "Stage", "Train", "Use", "bind", "check_params", "differing", "read", "registry"]

@@ -19,8 +19,8 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokens = tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokens), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=128,
-        tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id,
+        vocab_size=len(tokens), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=128, tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id,
     )  # fmt: skip
     path = tmp_path_factory.mktemp("small-model")
     LlamaForCausalLM(config).save_pretrained(path)

@@ -22,9 +22,9 @@ def test_a_run_learns_and_measures(small_recipe: dict[str, Any], tmp_path: Path)
     assert [row[m.STEP] for row in run.metrics] == list(range(7))
     last = run.metrics[-1]
     expected = (
-        m.REWARD, m.PASS_1, m.PASS_K, m.LENGTH, m.TRUNCATED, m.ENTROPY, m.KL, m.CLIP_FRACTION, m.ZERO_SPREAD, m.HOSTILE, m.ABSTAINED, m.FAILED,
-        m.SAMPLE_AGE, m.LOGPROB_GAP, m.TOKENS_PER_SECOND, m.SECONDS, m.LR, m.GRAD_NORM, m.VALUE_LOSS, m.EVAL_ACCURACY, m.EVAL_GOLD, m.REFILLS,
-        "reward/closeness", "reward/length(target=4)", "seconds/rollouts", "seconds/rewards", "seconds/update", "seconds/credit",
+        m.REWARD, m.PASS_1, m.PASS_K, m.LENGTH, m.TRUNCATED, m.ENTROPY, m.KL, m.CLIP_FRACTION, m.ZERO_SPREAD, m.HOSTILE, m.ABSTAINED,
+        m.FAILED, m.SAMPLE_AGE, m.LOGPROB_GAP, m.TOKENS_PER_SECOND, m.SECONDS, m.LR, m.GRAD_NORM, m.VALUE_LOSS, m.EVAL_ACCURACY,
+        m.EVAL_GOLD, m.REFILLS, "reward/closeness", "reward/length(target=4)", "seconds/rollouts", "seconds/rewards", "seconds/update",
     )  # fmt: skip
     assert set(expected) <= last.keys(), set(expected) - last.keys()
     assert last[m.LOGPROB_GAP] < 1e-4
