@@ -64,6 +64,7 @@ def compare(recipes: Sequence[str], seeds: int, out: Path) -> int:
         resume = folder if (folder / "recipe.yaml").exists() else None
         start(str(recipe), *overrides, f"seed={seed}", folder=None if resume else folder, resume=resume, trackers=[Console()])
 
-    comparison = run_all([Path(file) for file in files], seeds, out, one, overrides=overrides)
+    comparison = run_all([Path(file) for file in files], seeds, out, one, say=Rich(stderr=True).print, overrides=overrides)
     Rich().print(comparison.table())
+    Rich(stderr=True).print(f"picture {out / 'comparison.png'}\nnumbers {out / 'comparison.json'}", highlight=False, soft_wrap=True)
     return 0
