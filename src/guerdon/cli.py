@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from guerdon.registry import Broke, Refused
+from guerdon.registry import Broke, Interrupted, Refused
 
 app = typer.Typer(
     name="guerdon",
@@ -139,9 +139,7 @@ def main() -> NoReturn:
     except Refused as error:
         _stop(str(error), 2)
     except Broke as error:
-        _stop(str(error), 1)
-    except KeyboardInterrupt as error:
-        _stop(str(error) or "Interrupted.", 130)
+        _stop(str(error), 130 if isinstance(error, Interrupted) else 1)
     sys.exit(0)
 
 

@@ -21,6 +21,10 @@ class Broke(RuntimeError):
     """A run that had begun and could not go on. One sentence; what was done before is kept (exit code 1)."""
 
 
+class Interrupted(Broke):
+    """A run that its user stopped (exit code 130). One sentence on what is kept."""
+
+
 KINDS = (
     "env", "backend", "rollout", "reward", "shape", "select", "keep", "credit", "aggregate", "loss", "tracker",
 )  # fmt: skip

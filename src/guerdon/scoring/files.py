@@ -152,7 +152,12 @@ class JsonlWriter:
     def __init__(self, path: Path) -> None:
         self.path, self.part, self.rows = path, Path(f"{path}.part"), 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.file: Any = (gzip.open if path.suffix == ".gz" else open)(self.part, "wb")
+        self.file = self.open()
+        self.safe = 0
+        """Bytes of the part up to the last whole chunk."""
+
+    def open(self) -> Any:
+        return (gzip.open if self.path.suffix == ".gz" else open)(self.part, "wb")
 
     def write(self, rows: Sequence[Row], new: Sequence[dict[str, Any]], kinds: Kinds) -> None:
         """The rows as they were, with their new columns behind."""
@@ -160,24 +165,25 @@ class JsonlWriter:
         self.file.write(b"\n".join([*lines, b""]))
         self.file.flush()
         self.rows += len(lines)
+        self.safe = self.part.stat().st_size
 
     def finish(self) -> None:
         self.file.close()
         self.part.replace(self.path)
 
     def stop(self) -> None:
-        """Leave what is written where it is."""
-        with suppress(OSError):  # the disk is full: what was flushed stands there
+        """Leave the chunks that are written where they are, without the rest of one that is not."""
+        with suppress(OSError):  # the disk is full
             self.file.close()
+        if self.safe:
+            os.truncate(self.part, self.safe)
 
 
 class ParquetWriter(JsonlWriter):
     """Parquet from Parquet: the columns as they were, types and all, and the new ones behind."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.part, self.rows = path, Path(f"{path}.part"), 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = None
+    def open(self) -> Any:
+        return None  # until the schema is known
 
     def write(self, rows: Sequence[Row], new: Sequence[dict[str, Any]], kinds: Kinds) -> None:
         import pyarrow as pa
@@ -197,6 +203,13 @@ class ParquetWriter(JsonlWriter):
             self.file = pq.ParquetWriter(self.part, table.schema)
         self.file.write_table(table)
         self.rows += len(rows)
+
+    def stop(self) -> None:
+        try:
+            if self.file is not None:
+                self.file.close()
+        except OSError:  # without its end a Parquet file cannot be read
+            self.rows = 0
 
 
 class ConvertingWriter(JsonlWriter):

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
-from guerdon.registry import Broke, Refused, nearest
+from guerdon.registry import Broke, Interrupted, Refused, nearest
 from guerdon.rewards.expr import Expr
 from guerdon.samples import Context, Sample
 from guerdon.scoring.cache import Cache
@@ -45,7 +45,7 @@ def score_file(
 
     New columns: see `columns`. Rows that are no samples are kept aside. by: a column to break the summary down by. progress is told
     the share of the file and the number of rows that are done. Raises Refused before anything is begun; after that Broke or
-    KeyboardInterrupt, with a sentence on what is kept where.
+    Interrupted, with a sentence on what is kept where.
     """
     out, source, started = Path(out), Source(path), time.perf_counter()
     context = context or Context(rng=np.random.default_rng(0))
@@ -83,7 +83,7 @@ def _broken(error: BaseException, file: JsonlWriter) -> BaseException:
     if not file.rows:
         file.part.unlink(missing_ok=True)
     if isinstance(error, KeyboardInterrupt):
-        return KeyboardInterrupt(f"Interrupted.{kept}")
+        return Interrupted(f"Interrupted.{kept}")
     if isinstance(error, OSError):
         return Broke(f"{file.path} cannot be written: {error.strerror or error}.{kept}")
     return Broke(f"{error}{kept}") if kept else error
