@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Bars:
 
     def close(self) -> int:
         RESULTS.mkdir(exist_ok=True)
-        result = {"name": self.name, "time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "machine": machine(self.packages)}
+        result = {"name": self.name, "time": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(self.packages)}
         (RESULTS / f"{self.name}.json").write_text(json.dumps(result | {"bars": self.bars, "notes": self.notes}, indent=2) + "\n")
         return int(not all(bar["ok"] for bar in self.bars))
 
