@@ -264,7 +264,7 @@ class Rewards:
         return found
 
     def total(self) -> np.ndarray:
-        """(n,) one number a sample, for tables and curves: the outcome, or where there is none the sum of its finest scored values."""
+        """(n,) one number a sample, for tables and curves: the outcome, or where there is none the sum over its steps, or its tokens."""
         grain = self.outcome or self.step or self.token
         assert grain is not None
         return grain.value if grain.value.ndim == 1 else grain.value.sum(1)

@@ -96,11 +96,14 @@ def total_loss(
     calls: Sequence[LossCall], out: dict[str, Tensor], batch: Batch, instances: Mapping[str, Any] | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum of several losses of one forward pass, and their metrics. instances: by name, the objects of losses with own parameters."""
-    total, metrics = out["logprobs"].new_zeros(()), {}
+    total = out["logprobs"].new_zeros(())
+    metrics: dict[str, Tensor] = {}
     for call in calls:
         fn = (instances or {}).get(call.name) or find("loss", call.name).fn
         value, found = fn(out, batch, **call.params)
-        total, metrics = total + value, {**metrics, **found}
+        total = total + value
+        for key, number in found.items():
+            metrics[key] = metrics[key] + number if key in metrics else number
     return total, {**metrics, "loss": total.detach()}
 
 
@@ -137,7 +140,8 @@ class Model(Protocol):
         """Named tensors without gradient, aligned with `batch.ids`: logprobs, entropy, values (n, t); logits (n, t, V); hidden (n, t, d).
 
         Column t of logprobs, entropy and logits speaks of the distribution that token t was drawn from; `values` and `hidden` of column t
-        stand before token t is known (the state that it was drawn in). Zero at padding.
+        stand before token t is known (the state that it was drawn in). logits are divided by the temperature. logprobs, entropy and
+        logits are 0 wherever `batch.mask` is False, the others at padding.
         """
         ...
 
@@ -149,7 +153,10 @@ class Model(Protocol):
         ...
 
     def optim_step(self, lr: float, clip: float | None = 1.0, weight_decay: float = 0.0) -> dict[str, float]:
-        """One AdamW step from the gradients added since the last; `grad_norm` before clipping (a global norm) is returned."""
+        """One AdamW step from the gradients added since the last; `grad_norm` before clipping (a global norm) is returned.
+
+        Raises Broke, and takes no step, where the gradient is not finite.
+        """
         ...
 
     def save(self, path: Path) -> None:
@@ -159,7 +166,7 @@ class Model(Protocol):
     def load(self, path: Path) -> None: ...
 
     def copy(self, other: Model, tau: float = 1.0) -> None:
-        """weights = (1 - tau) * weights + tau * other's; tau below 1 needs the capability `average`."""
+        """weights = (1 - tau) * weights + tau * other's, version = other's; tau below 1 needs the capability `average`."""
         ...
 
 
