@@ -11,8 +11,6 @@ Whatever a function raises is a failed verdict of the rows of that call, with th
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -73,10 +71,10 @@ def run_groups(leaf: Reward, groups: Sequence[list[Sample]], engine: Engine, see
 def _here(leaf: Reward, arguments: Sequence[tuple[tuple, Fields]], engine: Engine, services: Callable[[Any], Fields]) -> list[Any]:
     """What each call in this process returned, or failed where it raised."""
     calls = [partial(leaf.fn, *args, **fields, **services(args[0] if args else fields), **leaf.params) for args, fields in arguments]
-    return engine.loop.all(calls, leaf.deadline) if leaf.asynchronous else [_attempt(call) for call in calls]
+    return engine.loop.all(calls, leaf.deadline) if leaf.asynchronous else [attempt(call) for call in calls]
 
 
-def _attempt(call: Callable[[], Any]) -> Any:
+def attempt(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except (Exception, SystemExit) as error:
@@ -159,45 +157,3 @@ def _in_workers(leaf: Reward, inputs: Sequence[Fields], engine: Engine) -> list[
         else:
             cells[i] = Verdict.fail(outcome.failed) if outcome.failed else outcome.value[0]
     return [cells[i] for i in range(n)]
-
-
-class Loop:
-    """One event loop in a thread of its own, so that async rewards also run where the caller has a loop already (a notebook, a server)."""
-
-    def __init__(self, concurrency: int) -> None:
-        self.concurrency = concurrency
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True, name="guerdon-rewards")
-        self.thread.start()
-
-    def all(self, calls: Sequence[Callable[[], Any]], deadline: float) -> list[Any]:
-        """What each coroutine returned, or failed where it raised or was late. At most `concurrency` at a time."""
-        running = asyncio.run_coroutine_threadsafe(self._all(calls, deadline), self.loop)
-        try:
-            return running.result()
-        except BaseException:
-            running.cancel()
-            raise
-
-    async def _all(self, calls: Sequence[Callable[[], Any]], deadline: float) -> list[Any]:
-        out: list[Any] = [None] * len(calls)
-        todo = iter(enumerate(calls))
-
-        async def worker() -> None:
-            for i, call in todo:
-                out[i] = await self._one(call, deadline)
-
-        await asyncio.gather(*(worker() for _ in range(min(self.concurrency, len(calls)))))
-        return out
-
-    async def _one(self, call: Callable[[], Any], deadline: float) -> Any:
-        task = asyncio.ensure_future(call())
-        done, _ = await asyncio.wait({task}, timeout=deadline)
-        if not done:
-            task.cancel()  # not awaited: one that ignores it must not hold up the others
-            return Verdict.fail(f"late: no answer within {deadline:g} s")
-        return _attempt(task.result)
-
-    def close(self) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(timeout=1.0)

@@ -95,8 +95,10 @@ class Engine:
         return self._worker_calls.setdefault((str(leaf), id(leaf.fn)), calls.InWorker(leaf))
 
     @cached_property
-    def loop(self) -> calls.Loop:
-        return calls.Loop(self.concurrency)
+    def loop(self) -> Any:
+        from guerdon.scoring.loop import Loop
+
+        return Loop(self.concurrency)
 
     def close(self) -> None:
         """End the worker processes and the event loop; a later call starts them again."""
