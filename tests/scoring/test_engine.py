@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from guerdon.registry import Broke, Refused
-from guerdon.rewards import exact, reward
+from guerdon.rewards import exact, gate, least, reward
 from guerdon.samples import Context, Grain, Progress, Rewards, State, Verdict
 from guerdon.scoring import Engine
 
@@ -183,6 +183,22 @@ def test_a_missing_service_is_refused_before_anything_runs(engine, texts):
 
     with pytest.raises(Refused, match=r"wants 'refrence'.*did you mean 'reference'"):
         engine.score(misspelt, texts("a"))
+
+
+def test_what_cannot_be_put_together_is_refused_before_anything_runs(engine):
+    @reward(name="test_engine_steps", grain="step")
+    def steps(text):
+        raise AssertionError("ran")
+
+    from guerdon.shaping import clip
+
+    for e, said in [
+        (least(exact, steps), "min.* needs parts of one grain"),
+        (gate(steps, exact), "on whole samples"),
+        (exact | clip(2, 1), "low"),
+    ]:
+        with pytest.raises(Refused, match=said):
+            engine.check(e)
 
 
 def test_services_are_given_by_name_and_exceptions_are_failed(texts):

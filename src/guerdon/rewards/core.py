@@ -67,7 +67,11 @@ class Reward(Expr):
     def parameters(self) -> dict[str, inspect.Parameter]:
         """Its own parameters: those that are neither fields nor services nor the samples themselves."""
         taken = {*self.fields, *self.services, "samples", "group"}
-        return {name: p for name, p in inspect.signature(self.fn).parameters.items() if name not in taken and p.kind is not p.VAR_KEYWORD}
+        return {
+            name: p
+            for name, p in inspect.signature(self.fn).parameters.items()
+            if name not in taken and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        }
 
     def __str__(self) -> str:
         return call_text(self.name, self.params)

@@ -39,7 +39,10 @@ class _Table:
         found: dict[bytes, bytes] = {}
         for start in range(0, len(wanted), AT_ONCE):
             some = wanted[start : start + AT_ONCE]
-            found.update(self.db.execute(f"SELECT key, value FROM verdicts WHERE key IN ({','.join('?' * len(some))})", some))
+            try:
+                found.update(self.db.execute(f"SELECT key, value FROM verdicts WHERE key IN ({','.join('?' * len(some))})", some))
+            except sqlite3.Error as error:
+                raise Broke(f"{self.path} cannot be read: {error}; remove it.") from None
         return found
 
     def put(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:

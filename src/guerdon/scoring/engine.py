@@ -6,6 +6,7 @@ A reward never raises because of what a model wrote, and one row never costs ano
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -50,7 +51,7 @@ class Engine:
         self.workers, self.memory_mb, self.concurrency = workers or os.cpu_count() or 1, memory_mb, concurrency
 
     def check(self, expression: Expr | str) -> Expr:
-        """The expression, read. Raises Refused for what cannot be read and for a service that is not there, before anything runs."""
+        """The expression, read. Raises Refused, before anything runs, for what cannot be read or put together and for a missing service."""
         root = parse(expression)
         for leaf in leaves(root):
             for name in leaf.services:
@@ -60,7 +61,20 @@ class Engine:
                         f"The reward {leaf.name!r} wants {name!r}, which is neither a field of a sample nor a service or model of this run"
                         + nearest(name, [*FIELDS, *there])
                     )
+        Evaluation((), self._no_rows, self._try_shape).of(root)  # no samples: refuses grains and parameters that do not go together
         return root
+
+    def _no_rows(self, leaf: Reward, rows: np.ndarray) -> Rewards:
+        raise AssertionError(f"{leaf} was called without samples")
+
+    def _try_shape(self, call: ShapeCall, rewards: Rewards) -> Rewards:
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                return call.fn(rewards, (), self.context)
+        except Refused:
+            raise
+        except Exception:  # a user's shape that cannot take an empty batch may still take a full one
+            return rewards
 
     def score(self, expression: Expr | str, samples: Sequence[Sample], key: str | None = None) -> Rewards:
         """Rewards of all samples, in their order.

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from guerdon.registry import Broke, Interrupted, Refused, nearest
-from guerdon.rewards.expr import Expr
+from guerdon.rewards.expr import Expr, Pipe
 from guerdon.samples import Context, Sample
 from guerdon.scoring.cache import Cache
 from guerdon.scoring.columns import columns, names
@@ -92,7 +92,8 @@ def _broken(error: BaseException, file: JsonlWriter) -> BaseException:
 def _chunks(source: Source, root: Expr, new: list[str], aside: Aside) -> Iterator[tuple[list[Row], list[Sample]]]:
     """Rows and their samples, some thousands at a time; groups are whole where the expression needs them."""
     together, linked = needs_groups(root), _linked(root)
-    marked = any(leaf.scope != "sample" or MARKED & {*leaf.fields} for leaf in leaves(root))
+    shaped = any(isinstance(node, Pipe) for node in root.walk())  # a shape sees whole samples, like a reward of groups
+    marked = shaped or any(leaf.scope != "sample" or MARKED & {*leaf.fields} for leaf in leaves(root))
     rows: list[Row] = []
     samples: list[Sample] = []
     numbers: dict[Any, int] = {}
