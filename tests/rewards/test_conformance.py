@@ -17,7 +17,7 @@ OFFERED = {"workers", "rng", "progress"}  # services that a scoring process has 
 PLAIN = [reward for reward in REWARDS if set(reward.services) <= OFFERED]
 BIG = 10_000_000
 
-TEXTS = [
+ORDINARY = [
     "The answer is 42.",
     "<think>6 * 7 = 42</think><answer>42</answer>",
     "so \\boxed{\\frac{1}{2}}",
@@ -27,6 +27,11 @@ TEXTS = [
     "\x00\x00",
     "a\x00b \ufffd \u202e 🎲 ١٢ ½",
     "</think></answer><answer>",
+    "nan",
+    "It is not 42.",
+    "42 43 44",
+]
+ATTACKS = [
     "\\boxed{" * 2000,
     "(" * 5000 + "1" + ")" * 5000,
     "9^9^9^9",
@@ -34,9 +39,6 @@ TEXTS = [
     "1e999999999",
     "{" * 10_000,
     "-" * 10_000 + "1",
-    "nan",
-    "It is not 42.",
-    "42 43 44",
 ]
 
 
@@ -94,7 +96,7 @@ def test_it_says_what_it_is(reward):
 
 @every
 def test_no_text_makes_it_raise_or_fail(reward):
-    samples = [make(text, group=i) for i, text in enumerate(TEXTS)]
+    samples = [make(text, group=i) for i, text in enumerate([*ORDINARY, *ATTACKS])]
     rewards = score(reward, samples)
     well_formed(rewards, len(samples))
     assert not rewards.failed.any(), [rewards.why(i) for i in np.flatnonzero(rewards.failed)]
@@ -125,20 +127,20 @@ def test_an_empty_batch_has_no_rewards(reward):
 
 @every
 def test_permuted_samples_have_permuted_rewards(reward):
-    samples = [make(text, group=i % 3) for i, text in enumerate(TEXTS)]
+    samples = [make(text, group=i % 3) for i, text in enumerate(ORDINARY)]
     order = np.random.default_rng(1).permutation(len(samples))
     same(score(reward, samples).rows(order), score(reward, [samples[i] for i in order]))
 
 
 @every
 def test_the_same_seed_gives_the_same_rewards(reward):
-    samples = [make(text, group=i % 3) for i, text in enumerate(TEXTS)]
+    samples = [make(text, group=i % 3) for i, text in enumerate(ORDINARY)]
     same(score(reward, samples), score(reward, samples))
 
 
 @every
 def test_samples_stay_as_they_were(reward):
-    samples, before = ([make(text, group=i % 3, x=[i]) for i, text in enumerate(TEXTS)] for _ in range(2))
+    samples, before = ([make(text, group=i % 3, x=[i]) for i, text in enumerate(ORDINARY)] for _ in range(2))
     score(reward, samples)
     for a, b in zip(samples, before, strict=True):
         assert (a.task, a.text, a.meta, a.marks, a.spans, a.group) == (b.task, b.text, b.meta, b.marks, b.spans, b.group)
@@ -147,7 +149,7 @@ def test_samples_stay_as_they_were(reward):
 
 @pytest.mark.parametrize("reward", [r for r in PLAIN if r.scope == "sample"], ids=str)
 def test_other_samples_change_nothing_for_a_reward_of_one_sample(reward):
-    samples = [make(text, group=i % 3) for i, text in enumerate(TEXTS)]
+    samples = [make(text, group=i % 3) for i, text in enumerate(ORDINARY)]
     together = score(reward, samples)
     for i in range(0, len(samples), 3):
         same(together.rows([i]), score(reward, [samples[i]]))
@@ -155,7 +157,7 @@ def test_other_samples_change_nothing_for_a_reward_of_one_sample(reward):
 
 @pytest.mark.parametrize("reward", [r for r in PLAIN if r.scope == "group"], ids=str)
 def test_other_groups_change_nothing_for_a_reward_of_groups(reward):
-    samples = [make(text, group=i % 3) for i, text in enumerate(TEXTS)]
+    samples = [make(text, group=i % 3) for i, text in enumerate(ORDINARY)]
     together = score(reward, samples)
     for g in range(3):
         rows = [i for i, s in enumerate(samples) if s.group == g]
