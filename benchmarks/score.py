@@ -9,16 +9,17 @@ Run: python benchmarks/score.py [FILE]     (default: the GSM8K model solutions b
 
 from __future__ import annotations
 
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bars import Bars
 
-import guerdon
 from guerdon.rewards import reward
 from guerdon.samples import Sample, Task
 from guerdon.scoring import Cache, Engine
@@ -38,28 +39,31 @@ finally:
 """
 
 
-def one(file: Path, folder: str) -> tuple[float, float, float]:
-    """Seconds of one run: of the job alone (as it says itself), from interpreter start on, of the process."""
-    started = time.perf_counter()
+def one(file: Path, folder: str) -> tuple[float, float, float, float]:
+    """Seconds of one run: of the job alone (as it says itself), from interpreter start on, of the process, and of processors in all."""
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-c", INSIDE, "score", str(file), "--reward", "math", "--out", f"{folder}/scored.jsonl", "--workers", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     whole = time.perf_counter() - started
     said = done.stdout.split()
     job = float(said[said.index("in") + 1])
-    return job, float(said[said.index("SECONDS") + 1]), whole
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return job, float(said[said.index("SECONDS") + 1]), whole, cpu
 
 
 def score(bars: Bars, file: Path) -> None:
     rows = sum(1 for _ in open(file, "rb"))
     with tempfile.TemporaryDirectory() as folder:
         runs = [one(file, folder) for _ in range(TIMES)]
-        job, inside, whole = (statistics.median(column) for column in zip(*runs, strict=True))
+        job, inside, whole, cpu = (statistics.median(column) for column in zip(*runs, strict=True))
         bars.bar("score_rows_per_second", rows / inside, 5000)
         bars.note("seconds_after_interpreter_start", inside)
         bars.note("seconds_of_the_job", job)
         bars.note("rows_per_second_of_the_job", rows / job)
         bars.note("seconds_of_the_process", whole)
         bars.note("rows_per_second_of_the_process", rows / whole)
+        bars.note("cpu_seconds_of_the_process", cpu)
         large = Path(folder) / "large.jsonl"
         text = file.read_bytes()
         large.write_bytes(b"".join([text if text.endswith(b"\n") else text + b"\n"] * 20))
@@ -91,25 +95,24 @@ def cache_hit(bars: Bars) -> None:
             for f in fields[:5000]:
                 cache.get([sample_key(head, f)])
 
-        bars.bar("cache_hit_batch_us", 1e6 * quickest(batch) / n, 20, higher=False)
-        bars.bar("cache_hit_single_us", 1e6 * quickest(single) / 5000, 20, higher=False)
-        bars.note("key_us", 1e6 * quickest(lambda: [sample_key(head, f) for f in fields]) / n)
-        bars.note("engine_hit_us_with_verdicts_and_rewards", 1e6 * quickest(lambda: engine.score(cheap, samples)) / n)
+        bars.bar("cache_hit_batch_us", 1e6 * seconds(batch) / n, 20, higher=False)
+        bars.bar("cache_hit_single_us", 1e6 * seconds(single) / 5000, 20, higher=False)
+        bars.note("key_us", 1e6 * seconds(lambda: [sample_key(head, f) for f in fields]) / n)
+        bars.note("engine_hit_us_with_verdicts_and_rewards", 1e6 * seconds(lambda: engine.score(cheap, samples)) / n)
 
 
-def quickest(call: object) -> float:
-    """The median of five."""
+def seconds(call: Callable[[], object]) -> float:
+    """The median of five runs."""
     times = []
     for _ in range(TIMES):
         started = time.perf_counter()
-        call()  # type: ignore[operator]
+        call()
         times.append(time.perf_counter() - started)
     return statistics.median(times)
 
 
 if __name__ == "__main__":
     bars = Bars("score", packages=("guerdon", "math-verify", "orjson"))
-    assert guerdon
     score(bars, Path(sys.argv[1]) if len(sys.argv) > 1 else DATA)
     cache_hit(bars)
     sys.exit(bars.close())
