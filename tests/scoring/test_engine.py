@@ -359,7 +359,16 @@ def test_fifty_thousand_samples_with_hanging_graders_finish(texts):
     np.testing.assert_array_equal(r.total()[ok], np.array([i % 7 for i in range(n)])[ok])
 
 
-def test_broke_and_refused_of_a_shape_pass_through(engine, texts):
+def test_a_run_that_breaks_inside_a_reward_breaks_off(engine, texts):
+    @reward(name="test_engine_breaking", inline=True)
+    def breaking(text):
+        raise Broke("The workers are gone.")
+
+    with pytest.raises(Broke, match="The workers are gone"):
+        engine.score(breaking, texts("a"))
+
+
+def test_a_shape_may_refuse(engine, texts):
     from guerdon.shaping import shape
 
     @shape
@@ -368,4 +377,3 @@ def test_broke_and_refused_of_a_shape_pass_through(engine, texts):
 
     with pytest.raises(Refused, match="not with these"):
         engine.score(exact | test_engine_refusing(), texts("r"))
-    assert issubclass(Broke, RuntimeError)

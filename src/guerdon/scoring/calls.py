@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from guerdon.registry import Broke
 from guerdon.rewards.core import Reward, inject, to_verdict
 from guerdon.samples import Rewards, Sample, State, Verdict
 from guerdon.scoring.cache import content, whole
@@ -75,8 +76,11 @@ def _here(leaf: Reward, arguments: Sequence[tuple[tuple, Fields]], engine: Engin
 
 
 def attempt(call: Callable[[], Any]) -> Any:
+    """What it returned, or failed where it raised; Broke, such as of a pool that was killed from outside, is not about the samples."""
     try:
         return call()
+    except Broke:
+        raise
     except (Exception, SystemExit) as error:
         return Verdict.fail(said(error))
 
