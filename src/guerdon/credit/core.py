@@ -27,7 +27,7 @@ stated); a recipe whose rewards it would ignore is refused.
 
 def spread(per_sample: Float[Tensor, " n"], batch: Batch) -> Float[Tensor, "n t"]:
     """One number a sample on every token that the policy wrote; 0 on rows without a verdict."""
-    return torch.where(batch.mask, (per_sample * batch.alive)[:, None], 0.0)
+    return (per_sample * batch.alive)[:, None] * batch.mask
 
 
 def group_sum(x: Float[Tensor, " n"], batch: Batch) -> Float[Tensor, " n"]:
