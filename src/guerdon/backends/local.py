@@ -16,7 +16,7 @@ CAPABILITIES = frozenset({"entropy", "values", "logits", "hidden", "prefix_cache
 
 @backend(capabilities=CAPABILITIES)
 def local(
-    path: str | Path | tuple[Any, Any],
+    path: str | Path | tuple[Any, Any] | None,
     head: Literal["scalar", "classes"] | None = None,
     adapter: Mapping[str, Any] | None = None,
     trainable: bool = True,

@@ -154,6 +154,10 @@ def states_plain(backbone: Any, prompts: Prompts, ids: Int[Tensor, "n t"]) -> Fl
     return run(backbone, whole, mask if prompts.padded else None, positions)[:, -t:]
 
 
+PASS = {"cpu": 64, "cuda": 4096}
+"""What a pass costs by itself, in positions that it could have computed instead; about, for small models."""
+
+
 @dataclass(frozen=True)
 class Part:
     """Rows of one micro-batch, and the positions that it computes, padding included."""
@@ -163,12 +167,19 @@ class Part:
 
 
 def split(
-    owner: Sequence[int], prompt_lengths: Sequence[int], lengths: Sequence[int], units: Sequence[int], budget: int, sharing: bool
+    owner: Sequence[int],
+    prompt_lengths: Sequence[int],
+    lengths: Sequence[int],
+    units: Sequence[int],
+    budget: int,
+    sharing: bool,
+    overhead: int = 0,
 ) -> list[Part]:
     """Micro-batches of at most `budget` positions (a unit larger than that is one by itself), units whole, rows sorted by length.
 
     owner (n,): number of each row's prompt.  prompt_lengths: by that number.  lengths, units (n,).
-    Rows of a prompt stay together, or all rows go by length alone, whichever computes fewer positions.
+    Rows of a prompt stay together, or all rows go by length alone, in larger or smaller micro-batches: whichever computes the fewest
+    positions, a micro-batch counting `overhead` more.
     """
     members: dict[int, list[int]] = {}
     for row, unit in enumerate(units):
@@ -179,8 +190,12 @@ def split(
         longest[prompt] = max(longest.get(prompt, 0), length)
     together = sorted(blocks, key=lambda b: (-longest[b[1]], b[1], -b[0]))
     by_length = sorted(blocks, key=lambda b: (-b[0], b[1]))
-    plans = [fill([b[2] for b in order], owner, prompt_lengths, lengths, budget, sharing) for order in (together, by_length)]
-    return min(plans, key=lambda parts: sum(part.cost for part in parts))
+    plans = [
+        fill([rows for _, _, rows in order], owner, prompt_lengths, lengths, size, sharing)
+        for order in (together, by_length)
+        for size in (budget, *(min(budget, sum(lengths)) >> halvings for halvings in (1, 2, 3)))
+    ]
+    return min(plans, key=lambda parts: sum(part.cost + overhead for part in parts))
 
 
 def fill(

