@@ -9,7 +9,7 @@ STAGE = "stage"  # position of the stage in the recipe, from 0
 SAMPLES = "samples"  # drawn in the step, in all rounds, dropped ones included
 REWARD = "reward"  # mean over samples with a verdict
 REWARD_STD = "reward_std"
-PASS_1 = "pass@1"  # share of samples that pass (the first part that is 0 or 1, or reward > 0.5)
+PASS_1 = "pass@1"  # share of samples that pass: the outcome of the recipe's `correct` is above 0.5
 PASS_K = "pass@k"  # share of groups with at least one that passes
 LENGTH = "length"  # tokens a sample
 TRUNCATED = "truncated"  # share that ran out of tokens
@@ -24,12 +24,13 @@ SHORT = "short"  # samples missing from a full batch when max_refills was spent
 SAMPLE_AGE = "sample_age"  # versions between writing and training, mean
 
 LOSS = "loss"
-ENTROPY = "entropy"  # nats a token
+ENTROPY = "entropy"  # nats a token, estimated as -mean log-probability of what was sampled
 KL = "kl"  # to the reference, k3 estimate a token
-CLIP_FRACTION = "clip_fraction"
+CLIP_FRACTION = "clip_fraction"  # of the tokens in rows with an advantage, where the loss leaves the others out
 GRAD_NORM = "grad_norm"
 LR = "lr"
-LOGPROB_GAP = "logprob_gap"  # mean |sampled - recomputed| log-probability a token; a warning above LOGPROB_GAP_WARNING
+# mean |sampled - recomputed| log-probability of the tokens that are trained on, before the first change; a warning above the next
+LOGPROB_GAP = "logprob_gap"
 LOGPROB_GAP_WARNING = 0.05
 VALUE_LOSS = "value_loss"  # of the critic
 EXPLAINED_VARIANCE = "explained_variance"
