@@ -323,8 +323,9 @@ def test_an_interrupted_run_keeps_what_is_done(folder):
     process = started("score", "a.jsonl", "--reward", "later", "--out", "out.jsonl", "--plugin", "plug.py")
     part = folder / "out.jsonl.part"
     until = time.monotonic() + 60
-    while not (part.exists() and part.stat().st_size) and time.monotonic() < until:
+    while not (part.exists() and part.read_bytes().count(b"\n") == 4096) and time.monotonic() < until:
         time.sleep(0.05)
+    time.sleep(0.5)  # now it is at the second chunk, which takes a minute
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
