@@ -155,7 +155,7 @@ def gym_pairs() -> list[Pair]:
         return sympy.latex(sympy.expand(sympy.sympify(x)))
 
     def point(x: str) -> str:
-        return f"\\left{x.removesuffix(')')}\\right)"
+        return f"\\left{x.removesuffix(')')}\\right)" if x.startswith("(") else x
 
     def imaginary(x: str) -> str:
         real, sign, rest = x.split(" ")

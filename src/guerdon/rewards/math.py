@@ -16,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from guerdon.rewards.math_read import LONGEST, Formula, Many, Number, Value, Words, read, squeezed, tidy, words
+from guerdon.rewards.core import reward
+from guerdon.rewards.math_read import LONGEST, Clock, Formula, Many, Number, Ratio, Value, Words, read, squeezed, tidy, words
 from guerdon.rewards.math_same import same
 from guerdon.rewards.math_slow import slow, warm
 from guerdon.samples import Verdict
@@ -27,33 +28,35 @@ DEADLINE = 2.0
 """Seconds for the slow comparison of one answer."""
 
 _NEGATED = re.compile(
-    r"\b(?:not|never|neither|nor|cannot|can't|isn't|aren't|wasn't|doesn't|don't|won't|wouldn't|excluding|except|incorrect|wrong|false)\b"
-    r"|\b(?:rul(?:e|es|ed|ing) out|(?:other|rather|less|more|fewer|greater|larger|smaller) than|instead of|anything but)\b|\\neq?\b|≠",
+    r"\b(?:not|never|neither|nor|cannot|can't|isn't|aren't|wasn't|doesn't|don't|won't|excluding|except|incorrect|"
+    r"wrong|false|rul(?:e|es|ed|ing) out|instead of|anything but|(?:other|rather|less|more|fewer|greater|larger|smaller) than)\b|\\neq?\b|≠",
     re.I,
 )
 _HEDGED = re.compile(
-    r"\b(?:maybe|perhaps|possibly|probably|might|could be|may be|can be|either|unsure|not sure|unclear|guess|guessing|around|roughly|nearly|"
-    r"almost|somewhere|between|at least|at most|up to|or so|give or take|one of|any of|unknown)\b|\?",
+    r"\b(?:maybe|perhaps|possibly|probably|might|could be|may be|can be|either|unsure|not sure|unclear|guess|guessing|around|roughly|"
+    r"nearly|almost|somewhere|between|at least|at most|up to|or so|give or take|one of|any of|unknown|unless|otherwise)\b|\?",
     re.I,
 )
 _RETRACTED = re.compile(
-    r"\b(?:wait|scratch that|on second thought|correction|oops|sorry|(?:I|we) made an? (?:\w+ )?(?:mistake|error)|"
+    r"\b(?:wait|kidding|scratch that|on second thought|correction|oops|sorry|(?:I|we) made an? (?:\w+ )?(?:mistake|error)|"
     r"(?:that|this|it|which)(?:'s| is| was| looks| seems) (?:wrong|incorrect|not (?:right|correct|the answer))|no, (?:it|the|that)|"
     r"actually,? (?:it|the|that|this|no|[-$\d])|not (?:right|correct) after all)\b",
     re.I,
 )
 _ALTERNATIVE = re.compile(
-    r"(?:^[\s.,;*$}\\)\]]*(?:or\b|and\b|then\b|,)|\b(?:or|alternatively|otherwise|maybe|perhaps|possibly|if not|"
-    r"another (?:answer|possibility|option))\b)[^.\n\d]{0,40}(?P<number>-?\d[\d,]*(?:\.\d+)?)",
+    r"(?:^[\s.,;*$}\\)\]]*(?:or\b|and\b|then\b|,)"
+    r"|\b(?:or|alternatively|otherwise|maybe|perhaps|possibly|if not|another (?:answer|possibility|option))\b)"
+    r"[^.\n\d]{0,40}(?P<number>-?\d[\d,]*(?:\.\d+)?)",
     re.I,
 )
 _BARE_LINE = re.compile(r"^[ \t]*(-?\d[\d,.]*)[ \t]*$", re.M)
 _BEFORE = 60  # characters before a box in which a negation or a hedge of its sentence is looked for
 _ABOUT = re.compile(
-    r"^\s*(?:approximately|approx\.?|about|exactly|simply|just|precisely|equal to|equals|:|=|\\approx|the number|the value)\s*", re.I
+    r"^\s*(?:approx(?:imately|\.)?|about|exactly|simply|just|precisely|equals?(?: to)?|:|=|\\approx|(?:the )?(?:number|value)|option|choice)\s*",
+    re.I,
 )
 _CLAUSE = re.compile(
-    r",?\s+(?:because|since|as|so|for|which|that|given|when|if|where|in total|altogether|in all|each|left|after|I hope)\b"
+    r",?\s+(?:because|since|as|so|for|which|that|given|when|where|in total|altogether|in all|each|left|after|I hope)\b"
     r"|\s\(|\s-\s|\.\s|[!?](?=\s|$)"
 )
 _MATHS = re.compile(r"\$\$(.+?)\$\$|(?<![\\\w])\$(?!\d[\d,.]*[\s)])([^$\n]+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]|\*\*(.+?)\*\*", re.S)
@@ -66,6 +69,8 @@ _VERB = re.compile(
 )
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}(?:['’][a-z]+)?[\s,.:;]+\S")
 _CHOICE = re.compile(r"\(?([A-Z])[).:]\s")
+_UNIT_BEHIND = re.compile(r"\$[^$]+\$\s+[A-Za-z]+|\*\*[^*]+\*\*\s+[A-Za-z]+|\\\([^$]+\\\)\s+[A-Za-z]+")
+_MINUS = re.compile(r"^(?:negative|minus)\s+(?=\d)", re.I)
 _ASIDE = re.compile(r"\s\([A-Za-z][^()]*\)$")
 _LITERAL = re.compile(r"\s*-?[\d.,]+\s*")
 _VARIABLE = re.compile(r"(?<![A-Za-z])[a-z](?![A-Za-z])")
@@ -87,6 +92,12 @@ class Pending(NamedTuple):
 
     answer: str
     gold: str
+
+
+@reward(batch=True, version="1")
+def math(text: Sequence[str], reference: Sequence[Any], workers: Pool, deadline: float = DEADLINE) -> list[Verdict]:
+    """1 where the final answer equals the reference in value, else 0; see the module's docstring. deadline: seconds of a slow one."""
+    return judge_many(zip(text, reference, strict=True), deadline, workers)
 
 
 def judge(text: str, reference: Any, deadline: float = DEADLINE) -> Verdict:
@@ -143,6 +154,8 @@ def fast(text: str, reference: Any) -> Verdict | Pending:
         return TOO_LONG
     elif not piece:
         return NO_ANSWER
+    elif len(piece) > LONGEST:
+        told = squeezed(tidy(piece)) == squeezed(gold.text)
     else:
         piece, told = _compare(piece, gold, chosen.kind)
     if told is False:
@@ -188,8 +201,8 @@ def _several(text: str, found: Sequence[Answer], chosen: Answer, gold: Gold) -> 
     rivals = [a for a in found if a is not chosen and (a.kind == chosen.kind or a.start > chosen.end)]
     if not rivals:
         return None
-    if len(rivals) > 100:
-        return SEVERAL if len({text[a.start : min(a.end, a.start + 100)] for a in rivals}) > 1 else None
+    if len(rivals) > 20 or any(a.end - a.start > LONGEST for a in (chosen, *rivals)):
+        return SEVERAL if len({text[a.start : a.end] for a in (chosen, *rivals)}) > 1 else None
     mine = read(_core(text[chosen.start : chosen.end], gold))
     pieces = [_core(text[a.start : a.end], gold) for a in rivals]
     if all(squeezed(tidy(piece)) == squeezed(tidy(text[chosen.start : chosen.end])) or same(read(piece), mine) for piece in pieces):
@@ -203,7 +216,7 @@ def _several(text: str, found: Sequence[Answer], chosen: Answer, gold: Gold) -> 
 
 def _compare(piece: str, gold: Gold, kind: str) -> tuple[str, bool | None]:
     """What was compared in the end ("" for nothing found), and whether it equals the gold."""
-    if isinstance(gold.value, Words) and len(gold.value.text) == 1 and (choice := _CHOICE.match(piece)):
+    if isinstance(gold.value, Words) and len(gold.value.text) == 1 and (choice := _CHOICE.match(tidy(piece))):
         piece = choice[1]
     value = read(piece)
     told = same(value, gold.value)
@@ -232,13 +245,13 @@ def _worth_algebra(value: Value, gold: Value) -> bool:
 def _core(piece: str, gold: Gold, prose: bool = False) -> str:
     """The value inside what was said: `approximately 42 apples because ...` -> `42 apples`; the one formula or figure of a sentence; the
     last side of `3 + 4 = 7`. "" where a sentence has several figures and none of them is said to be the answer."""
-    piece = piece.strip()
+    piece = _MINUS.sub("-", piece.strip())
     lead = _ABOUT.match(piece)
     if lead and lead.end():
         piece = piece[lead.end() :]
     if same(read(piece), gold.value) is not None and not _PROSE.search(piece):
         return piece
-    if _PROSE.search(piece):
+    if _PROSE.search(piece) or _UNIT_BEHIND.fullmatch(piece):
         marked = [next(g for g in found.groups() if g is not None) for found in _MATHS.finditer(piece)]
         if len({squeezed(tidy(m)) for m in marked}) > 1:  # "the value of $x$ is $3$"
             verb = [found.end() for found in _VERB.finditer(piece)]
@@ -248,13 +261,15 @@ def _core(piece: str, gold: Gold, prose: bool = False) -> str:
             return marked[0]
         clause = _CLAUSE.search(piece)
         short = piece[: clause.start()] if clause else piece
-        if clause and isinstance(read(short), (Number, Many)):
+        if clause and isinstance(read(short), Number if prose else (Number, Many)):
             return short
         if isinstance(gold.value, (Words, Formula)) and not prose:
             return short
         if isinstance(gold.value, Words):
             said = _VERB.split(piece)
             return said[-1].strip() if len(said) > 1 else piece
+        if isinstance(read(_VERB.split(piece)[-1]), (Number, Ratio, Clock, Many)):
+            return _VERB.split(piece)[-1]
         figures = list(_FIGURE.finditer(piece))
         if len(figures) > 1:
             verbs = list(_VERB.finditer(piece))

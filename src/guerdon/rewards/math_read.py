@@ -15,8 +15,10 @@ from math import factorial, isqrt
 
 LONGEST = 2_000
 """Characters of an answer that is read; a longer one equals nothing but itself."""
-BITS = 80_000
-"""Of the largest number computed here; 5,000! has 54,000."""
+BITS = 32_000
+"""Of the largest number computed here; 3,000! has 30,300."""
+OPERATIONS = 200
+"""Of one number."""
 DEEPEST = 40
 """Nesting of brackets."""
 
@@ -186,20 +188,18 @@ class _Arithmetic:
             raise _Unreadable
         total = self.product()
         while sign := self.op("+ -"):
-            self.operations += 1
             other = self.product()
-            total = total + other if sign == "+" else total - other
+            total = self.bounded(total + other if sign == "+" else total - other)
         self.depth -= 1
         return total
 
     def product(self) -> Fraction:
         total = self.signed()
         while sign := self.op("* /"):
-            self.operations += 1
             other = self.signed()
             if sign == "/" and other == 0:
                 raise _Unreadable
-            total = _bounded(total * other if sign == "*" else total / other)
+            total = self.bounded(total * other if sign == "*" else total / other)
         return total
 
     def signed(self) -> Fraction:
@@ -211,12 +211,10 @@ class _Arithmetic:
     def power(self) -> Fraction:
         base = self.atom()
         while self.op("!"):
-            self.operations += 1
-            if base.denominator != 1 or not 0 <= base <= 5_000:
+            if base.denominator != 1 or not 0 <= base <= 3_000:
                 raise _Unreadable
-            base = Fraction(factorial(int(base)))
+            base = self.bounded(Fraction(factorial(int(base))))
         if self.op("^ **"):
-            self.operations += 1
             self.depth += 1
             if self.depth > DEEPEST:
                 raise _Unreadable
@@ -226,7 +224,7 @@ class _Arithmetic:
             size = max(abs(base.numerator).bit_length(), base.denominator.bit_length())
             if exponent.denominator != 1 or abs(exponent) * size > BITS or (base == 0 and exponent <= 0):
                 raise _Unreadable
-            base = base ** int(exponent)
+            base = self.bounded(base ** int(exponent))
         return base
 
     def atom(self) -> Fraction:
@@ -237,11 +235,10 @@ class _Arithmetic:
         if token["number"]:
             return self.number(token["number"])
         if token["command"] == "\\frac":
-            self.operations += 1
             over, under = self.braced(), self.braced()
             if under == 0:
                 raise _Unreadable
-            return over / under
+            return self.bounded(over / under)
         if token["command"]:
             self.operations += 1
             inside = self.atom()
@@ -256,6 +253,12 @@ class _Arithmetic:
         if not self.op(closed):
             raise _Unreadable
         return inside
+
+    def bounded(self, value: Fraction) -> Fraction:
+        self.operations += 1
+        if self.operations > OPERATIONS or max(value.numerator.bit_length(), value.denominator.bit_length()) > BITS:
+            raise _Unreadable
+        return value
 
     def braced(self) -> Fraction:
         if not self.op("{"):
@@ -290,12 +293,6 @@ class _Arithmetic:
         if following is not None and (following["number"] or following["command"] or following["op"] in ("(", "{")):
             raise _Unreadable  # two values side by side
         return value
-
-
-def _bounded(value: Fraction) -> Fraction:
-    if max(abs(value.numerator).bit_length(), value.denominator.bit_length()) > BITS:
-        raise _Unreadable
-    return value
 
 
 _CURRENCY = {
@@ -383,10 +380,11 @@ def _unit_name(name: str) -> str:
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?:\s*([ap])\.?\s?m\.?)?|(\d{1,2})\s*([ap])\.?\s?m\.?", re.I)
 _SIGNS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 _EITHER = ({"\\pm": "+", "\\mp": "-"}, {"\\pm": "-", "\\mp": "+"})
+_REPEATING = re.compile(r"(-?)(\d{0,20})\.(\d{0,20})\\(?:overline|bar)\s*\{(\d{1,20})\}")
 _TIME_SPAN = re.compile(r"\d{1,2}:\d{2}:\d{2}(?:\.\d+)?")
 _RATIO = re.compile(r"-?\d{1,12}(?:\.\d{1,12})?(?:\s*:\s*\d{1,12}(?:\.\d{1,12})?)+")
 _ASSIGNED = re.compile(r"(?P<name>[A-Za-z](?:_\{?\w{1,8}\}?)?(?:\([A-Za-z]\))?|\\[A-Za-z]{2,10})\s*=\s*(?P<value>[^=<>]+)")
-_IN = re.compile(r"[A-Za-z]\s*\\in\s*(?=[\[({\\])")
+_IN = re.compile(r"[A-Za-z]\s*\\in\s*(?=[\[({\\])|\([a-z](?:,\s?[a-z])+\)\s*=\s*(?=\()")
 _WORDS = re.compile(r"[(]?[A-Za-z][A-Za-z' -]*[)]?")
 _MATRIX = re.compile(r"\\begin\{([bpvBV]?matrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end\{\1\}", re.S)
 _AND = re.compile(r",?\s+(?:and|or)\s+|;|,?\s*\\(?:lor|vee|land|wedge)(?![A-Za-z])")
@@ -408,6 +406,11 @@ def _read(text: str, depth: int) -> Value:
     number = _number(text) if text[0] in "-+.$€£¥₹₽₩₪\\({s" or text[0].isdigit() or text[:2] in ("US", "EU", "GB", "Rs") else None
     if number is not None:
         return number
+    repeating = _REPEATING.fullmatch(text)
+    if repeating:
+        sign, whole, first, again = repeating.groups()
+        value = Fraction(f"{whole or 0}.{first or 0}") + Fraction(int(again), 10 ** len(first) * (10 ** len(again) - 1))
+        return Number(-value if sign else value)
     if _TIME_SPAN.fullmatch(text):
         return Words(text.lstrip("0:"))
     clock = _CLOCK.fullmatch(text)
@@ -415,17 +418,15 @@ def _read(text: str, depth: int) -> Value:
         return Clock(int(clock[1] or clock[4]), int(clock[2] or 0), (clock[3] or clock[5] or "").lower())
     if _RATIO.fullmatch(text):
         return Ratio(tuple(Fraction(part.strip()) for part in text.split(":")))
-    if ("=" in text or "\\in" in text) and not text.startswith(("(", "[", "{", "\\{")):
-        inside = _IN.match(text)
-        if inside:
-            return _read(text[inside.end() :], depth + 1)
-        if "," not in text or any(c in text for c in "([{"):
-            assigned = _ASSIGNED.fullmatch(text)
-            if assigned and not _CONNECTED.search(text):
-                return Assigned(assigned["name"].replace(" ", ""), _read(assigned["value"].strip(), depth + 1), text)
+    if inside := _IN.match(text):  # x \in [1, 2), (x, y) = (1, 2)
+        return _read(text[inside.end() :], depth + 1)
+    if "=" in text and ("," not in text or any(c in text for c in "([{")):
+        assigned = _ASSIGNED.fullmatch(text)
+        if assigned and not _CONNECTED.search(text):
+            return Assigned(assigned["name"].replace(" ", ""), _read(assigned["value"].strip(), depth + 1), text)
     if text in ("\\emptyset", "∅"):
         return Many((), "{}", "\\emptyset")
-    if "\\pm" in text and "," not in text:
+    if "," not in text and _SIGNS.search(text):
         return Many(tuple(_read(_SIGNS.sub(lambda m, s=s: s[m[0]], text), depth + 1) for s in _EITHER), "", text)
     many = _many(text, depth)
     if many is not None:

@@ -11,7 +11,7 @@ import logging
 import random
 import re
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from guerdon.rewards.math_read import UNITS, Formula, Many, Number, Value, Words, read
@@ -22,15 +22,18 @@ POINTS = 6
 _PLAIN_ROOT = re.compile(r"(?<![\\A-Za-z])(?:sqrt|√)\s*\(")
 _PLAIN_NAME = re.compile(r"(?<![\\A-Za-z])(sin|cos|tan|cot|sec|csc|ln|log|exp|pi|infty|alpha|beta|theta|arcsin|arccos|arctan)(?![A-Za-z])")
 _FUNCTION = re.compile(r"^\s*[A-Za-z]\s*\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\)\s*=(?!=)")
-_SIDE_BY_SIDE = re.compile(r"(?<![_\d])\d+\s+[\d.]")
+_SIDE_BY_SIDE = re.compile(r"(?<![_\d])\d+\s+[\d.]|\d\s*_")
 _TRAILING_UNIT = re.compile(r"(?<=\S)\s+([A-Za-z]{2,}|%)(?:\s?\^\s?\{?[23]\}?)?$")
 
 
+@cache
 def warm() -> None:
-    """Import what the workers inherit; about a second, once, before they are forked."""
+    """Import what the workers inherit and load the parser's tables: seconds, once, before they are forked."""
     import math_verify  # noqa: F401
 
-    logging.getLogger("math_verify").setLevel(logging.ERROR)
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+    for pair in (("\\frac{x}{2}", "0.5x"), ("x > 2", "(2, \\infty)"), ("y = 2x + 3", "2x - y + 3 = 0"), ("2\\sqrt{3}", "\\sqrt{12}")):
+        slow(pair)
 
 
 def slow(pair: tuple[str, str]) -> bool:
@@ -50,7 +53,7 @@ def algebra(answer: Value, gold: Value) -> bool:
     if isinstance(answer, Number) and isinstance(gold, Number):
         return bool(same(answer, gold))
     if any(isinstance(value, Formula) and _SIDE_BY_SIDE.search(value.text) for value in (answer, gold)):
-        return False  # the parser would read 1 0 as 10
+        return False  # the parser would read 1 0 as 10 and 42_8 as 42
     a, g = parsed(_latex(answer)), parsed(_latex(gold))
     if a is None or g is None:
         return False
@@ -203,7 +206,7 @@ def _near(x: Any, y: Any, digits: int) -> bool:
 def _fraction(x: Any) -> Fraction:
     import sympy
 
-    rational = sympy.Rational(str(x))
+    rational: Any = sympy.Rational(str(x))
     return Fraction(int(rational.p), int(rational.q))
 
 
@@ -219,7 +222,7 @@ def _same_relation(a: Any, g: Any) -> bool:
     if a == g:
         return True
     if isinstance(a, Relational) and isinstance(g, Relational):
-        factor = _factor(a.lhs - a.rhs, g.lhs - g.rhs)
+        factor = _factor(_sides(a), _sides(g))
         if factor is not None:
             kind = type(g) if factor > 0 or isinstance(g, (sympy.Eq, sympy.Ne)) else type(g.reversed)
             return type(a) is kind
@@ -228,6 +231,10 @@ def _same_relation(a: Any, g: Any) -> bool:
     if len(a.free_symbols) == 1 and a.free_symbols == g.free_symbols:
         return _same_set(a.as_set(), g.as_set())
     return False
+
+
+def _sides(relation: Any) -> Any:
+    return relation.lhs - relation.rhs
 
 
 def _factor(p: Any, q: Any) -> Any:
@@ -253,9 +260,9 @@ def _solves(a: Any, g: Any) -> bool:
     unknown, *others = sorted(a.free_symbols, key=str)
     tried = 0
     for point in _points(others)[:3]:
-        equation = (a.lhs - a.rhs).subs(point)
+        equation = _sides(a).subs(point)
         for root in sympy.solve(equation, unknown):
-            x, scale = (sympy.N(f.subs(point).subs(unknown, root), 40) for f in (g.lhs - g.rhs, sympy.Abs(g.lhs) + sympy.Abs(g.rhs) + 1))
+            x, scale = (sympy.N(f.subs(point).subs(unknown, root), 40) for f in (_sides(g), sympy.Abs(g.lhs) + sympy.Abs(g.rhs) + 1))
             if not _finite(x) or abs(x) > scale * sympy.Float(10, 20) ** -20:
                 return False
             tried += 1
