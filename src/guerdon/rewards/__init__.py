@@ -9,6 +9,7 @@ from guerdon.rewards.expr import gate as gate
 from guerdon.rewards.expr import greatest as greatest
 from guerdon.rewards.expr import least as least
 from guerdon.rewards.expr import mean as mean
+from guerdon.rewards.math import math as math
 from guerdon.rewards.parse import parse as parse
 from guerdon.rewards.text import exact as exact
 from guerdon.rewards.text import format as format

@@ -28,8 +28,9 @@ DEADLINE = 2.0
 """Seconds for the slow comparison of one answer."""
 
 _NEGATED = re.compile(
-    r"\b(?:not|never|neither|nor|cannot|can't|isn't|aren't|wasn't|doesn't|don't|won't|excluding|except|incorrect|"
-    r"wrong|false|rul(?:e|es|ed|ing) out|instead of|anything but|(?:other|rather|less|more|fewer|greater|larger|smaller) than)\b|\\neq?\b|≠",
+    r"\b(?:not|never|neither|nor|cannot|can't|isn't|aren't|wasn't|doesn't|don't|won't|excluding|except|"
+    r"incorrect|wrong|false|rul(?:e|es|ed|ing) out|instead of|anything but|(?:other|rather|less|more|fewer|greater|larger|smaller) than)\b"
+    r"|\\neq?\b|≠",
     re.I,
 )
 _HEDGED = re.compile(
@@ -52,7 +53,8 @@ _ALTERNATIVE = re.compile(
 _BARE_LINE = re.compile(r"^[ \t]*(-?\d[\d,.]*)[ \t]*$", re.M)
 _BEFORE = 60  # characters before a box in which a negation or a hedge of its sentence is looked for
 _ABOUT = re.compile(
-    r"^\s*(?:approx(?:imately|\.)?|about|exactly|simply|just|precisely|equals?(?: to)?|:|=|\\approx|(?:the )?(?:number|value)|option|choice)\s*",
+    r"^\s*(?:approx(?:imately|\.)?|about|exactly|simply|just|precisely|equals?(?: to)?|:|=|\\approx|(?:the )?(?:number|value)|"
+    r"option|choice)\s*",
     re.I,
 )
 _CLAUSE = re.compile(
@@ -74,6 +76,7 @@ _MINUS = re.compile(r"^(?:negative|minus)\s+(?=\d)", re.I)
 _ASIDE = re.compile(r"\s\([A-Za-z][^()]*\)$")
 _LITERAL = re.compile(r"\s*-?[\d.,]+\s*")
 _VARIABLE = re.compile(r"(?<![A-Za-z])[a-z](?![A-Za-z])")
+_BROKEN_OFF = re.compile(r"(?<!\^)[-+*/=<>]\s*$")
 _LOOKS_LIKE_MATHS = re.compile(r"[\d\\=+*/^<>|]|(?<![A-Za-z])[A-Za-z](?![A-Za-z])|\bsqrt\b|\bpi\b")
 
 
@@ -235,9 +238,11 @@ def _compare(piece: str, gold: Gold, kind: str) -> tuple[str, bool | None]:
 
 
 def _worth_algebra(value: Value, gold: Value) -> bool:
-    """Prose is not parsed: a formula has a figure, an operator, a command or a letter by itself, and few words."""
+    """Prose is not parsed: a formula has a figure, an operator, a command or a letter by itself, few words, and does not break off."""
     for side in (value, gold):
-        if isinstance(side, Formula) and (not _LOOKS_LIKE_MATHS.search(side.text) or len(_PROSE.findall(side.text)) > 4):
+        if isinstance(side, Formula) and (
+            not _LOOKS_LIKE_MATHS.search(side.text) or _BROKEN_OFF.search(side.text) or len(_PROSE.findall(side.text)) > 4
+        ):
             return False
     return True
 
