@@ -166,12 +166,12 @@ def uniform(seed: int, prefix: np.ndarray, number: np.ndarray, t: int) -> Float[
 
     SplitMix64's finaliser (Steele et al. 2014), chained over the coordinates.
     """
-    x = np.full(len(prefix), seed & 0xFFFFFFFFFFFFFFFF, dtype=np.uint64)
-    for part in (prefix, number, np.uint64(t)):
-        x = (x + part + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    x = np.zeros(len(prefix), dtype=np.uint64)
+    for part in (np.uint64(seed & 0xFFFFFFFFFFFFFFFF), prefix, number, np.uint64(t)):
+        x = (x + part) * np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x ^= x >> np.uint64(31)
+        x = (x ^ (x >> np.uint64(31))) + np.uint64(1)
     return (x >> np.uint64(40)).astype(np.float64) * 2.0**-24
 
 
