@@ -140,7 +140,8 @@ def content(x: Any) -> bytes | None:
 
 
 def _digest(plain: Any) -> bytes:
-    return hashlib.blake2b(marshal.dumps(plain, 2), digest_size=16).digest()  # version 2 writes equal data as equal bytes
+    # Version 2 writes equal data as equal bytes. Processors have instructions for SHA-256: half the time of BLAKE2.
+    return hashlib.sha256(marshal.dumps(plain, 2)).digest()[:16]
 
 
 def _plain(x: Any) -> Any:
