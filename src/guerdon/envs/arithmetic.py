@@ -65,7 +65,7 @@ def arithmetic(
     _check(n, steps, low, high, ops, within, split)
     rng = random.Random(f"arithmetic {seed} {split}")
     seen = {task.prompt for task in avoid if isinstance(task.prompt, str)}
-    draw = _tree if brackets else _chain
+    draw = _tree if brackets else chain
     tasks: list[Task] = []
     misses = 0
     while len(tasks) < n:
@@ -134,7 +134,7 @@ def _fits(op: str, a: int, b: int, within: Sequence[int]) -> int | None:
     return value if within[0] <= value <= within[1] else None
 
 
-def _chain(rng: random.Random, steps: int, low: int, high: int, ops: str, within: Sequence[int]) -> str:
+def chain(rng: random.Random, steps: int, low: int, high: int, ops: str, within: Sequence[int]) -> str:
     """An expression without brackets, grown from the left, or "" where it got stuck. Its value so far is total, sign, term."""
     total, sign, term = 0, "+", rng.randint(low, high)
     text = str(term)

@@ -1,6 +1,6 @@
 """The tiny policy: a small transformer taught to work chain arithmetic in steps, with one systematic error that reinforcement can unlearn.
 
-Its teacher forgets carries: in an addition whose units reach ten it drops the carry (`17+8=15`) three times in four. Greedy decoding
+Its teacher forgets carries: in an addition whose units reach ten it drops the carry (`17+8=15`) seven times in ten. Greedy decoding
 follows the majority and is wrong at every carry; sampling finds the right continuation often enough to be rewarded for it.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guerdon.envs.arithmetic import Calculate, arithmetic, exactly, worked
+from guerdon.envs.arithmetic import Calculate, chain, exactly, split_of, worked
 
 if TYPE_CHECKING:
     import torch
@@ -37,22 +37,21 @@ class Tiny:
     layers: int = 4
     heads: int = 4
     wide: int = 512
-    examples: int = 16_000
-    batch: int = 64
-    lr: float = 3e-3
-    init: float = 0.02
+    stages: tuple[tuple[float, int], ...] = ((0.2, 2), (0.2, 3), (0.6, 4))
+    """Share of the teaching, and the longest chain in it: finding one's place in a chain is learnt on short ones."""
+    tokens: int = 400_000
+    batch: int = 24
+    lr: float = 1.5e-3
+    init: float = 0.06
+    rope: float = 100.0
+    """Base of the rotary positions: no text here is longer than some forty characters."""
     threads: int = 1
-    steps: tuple[int, int] = (1, 4)
     low: int = 1
     high: int = 9
-    ops: str = "+-*"
-    within: tuple[int, int] = (0, 99)
+    ops: str = "+-"
+    within: tuple[int, int] = (0, 20)
     slips: float = 0.7
     """Share of the additions with a carry in which the teacher drops it."""
-
-    def world(self) -> dict[str, Any]:
-        """The arguments of `arithmetic` that the policy was taught on."""
-        return {"steps": self.steps, "low": self.low, "high": self.high, "ops": self.ops, "within": self.within}
 
 
 def tiny_policy(seed: int = 0, progress: bool = True, **changes: Any) -> Path:
@@ -137,13 +136,15 @@ def forgetful(slips: float, rng: random.Random) -> Calculate:
     return calculate
 
 
-def lessons(tiny: Tiny) -> Iterator[tuple[str, str]]:
-    """Prompt and worked solution of each example, from the `train` split."""
-    rng = random.Random(f"lessons {tiny.seed}")
+def lessons(tiny: Tiny, longest: int, n: int, rng: random.Random) -> list[tuple[str, str]]:
+    """Prompts and worked solutions of n chains of 1 to `longest` steps, from the `train` split."""
     calculate = forgetful(tiny.slips, rng)
-    for task in arithmetic(tiny.examples, seed=tiny.seed, **tiny.world()):
-        lines = worked(task.meta["expression"], calculate)
-        yield str(task.prompt), "\n".join(lines)
+    found: list[tuple[str, str]] = []
+    while len(found) < n:
+        expression = chain(rng, rng.randint(1, longest), tiny.low, tiny.high, tiny.ops, tiny.within)
+        if expression and split_of(expression) == "train":
+            found.append((f"{expression}=", "\n".join(worked(expression, calculate))))
+    return found
 
 
 def teach(tiny: Tiny, folder: Path, progress: bool = True) -> float:
@@ -167,15 +168,18 @@ def teach(tiny: Tiny, folder: Path, progress: bool = True) -> float:
                     num_attention_heads=tiny.heads,
                     max_position_embeddings=1024,
                     initializer_range=tiny.init,
+                    rope_parameters={"rope_type": "default", "rope_theta": tiny.rope},
                     tie_word_embeddings=True,
                     bos_token_id=None,
-                    eos_token_id=tokens.eos_token_id,
-                    pad_token_id=tokens.pad_token_id,
+                    eos_token_id=1,
+                    pad_token_id=0,
                 )
             )
             batches = list(_batches(tiny, tokens))
-            optimizer = torch.optim.AdamW(model.parameters(), lr=tiny.lr, betas=(0.9, 0.98), weight_decay=0.01)
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, tiny.lr, total_steps=len(batches), pct_start=0.1)
+            optimizer = torch.optim.AdamW(model.parameters(), lr=tiny.lr, betas=(0.9, 0.95), weight_decay=0.01)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, tiny.lr, total_steps=len(batches), pct_start=0.05, anneal_strategy="linear"
+            )
             losses = []
             for ids, labels in track(batches, "Teaching the tiny policy", disable=not progress):
                 loss = model(input_ids=ids, labels=labels).loss
@@ -194,22 +198,23 @@ def teach(tiny: Tiny, folder: Path, progress: bool = True) -> float:
 
 
 def _batches(tiny: Tiny, tokens: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """ids and labels (b, t), lessons of like length together, in an order drawn from the seed; prompts and padding are not learnt."""
+    """ids and labels (b, t), lessons of like length together, `tiny.tokens` in all; prompts and padding are not learnt."""
     import torch
 
-    pairs = list(lessons(tiny))
-    prompts = tokens([prompt for prompt, _ in pairs])["input_ids"]
-    rows = tokens([prompt + text for prompt, text in pairs])["input_ids"]
-    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    starts = list(range(0, len(rows) - len(rows) % tiny.batch, tiny.batch))
-    random.Random(f"order {tiny.seed}").shuffle(starts)
-    for start in starts:
-        chosen = by_length[start : start + tiny.batch]
-        width = max(len(rows[i]) for i in chosen) + 1
-        ids = torch.full((len(chosen), width), tokens.pad_token_id)
-        labels = torch.full((len(chosen), width), -100)
-        for r, i in enumerate(chosen):
-            row = torch.tensor([*rows[i], tokens.eos_token_id])
-            ids[r, : len(row)] = row
-            labels[r, len(prompts[i]) : len(row)] = row[len(prompts[i]) :]
-        yield ids, labels
+    rng = random.Random(f"lessons {tiny.seed}")
+    end, goal, done = int(tokens.convert_tokens_to_ids(END)), 0.0, 0  # pyright: ignore[reportArgumentType]
+    for share, longest in tiny.stages:
+        goal += share * tiny.tokens
+        while done < goal:
+            rows = sorted(lessons(tiny, longest, 8 * tiny.batch, rng), key=lambda row: len(row[0] + row[1]))
+            several = [rows[at : at + tiny.batch] for at in range(0, len(rows), tiny.batch)]
+            rng.shuffle(several)
+            for chosen in several:
+                coded = [(tokens(prompt)["input_ids"], [*tokens(text)["input_ids"], end]) for prompt, text in chosen]
+                ids = torch.zeros((len(coded), max(len(p) + len(t) for p, t in coded)), dtype=torch.long)  # 0 is the padding
+                labels = torch.full_like(ids, -100)
+                for row, (prompt, text) in enumerate(coded):
+                    ids[row, : len(prompt) + len(text)] = torch.tensor(prompt + text)
+                    labels[row, len(prompt) : len(prompt) + len(text)] = torch.tensor(text)
+                done += ids.numel()
+                yield ids, labels
