@@ -229,8 +229,21 @@ def test_lora_trains_the_adapter_alone_and_saves_it_alone(tmp_path: Path):
     same, other = local(LLAMA, adapter={"r": 4}, seed=3), local(LLAMA, adapter={"r": 4}, seed=4)
     assert all(torch.equal(p, before[name]) for name, p in same._weights().items())
     assert not all(torch.equal(p, before[name]) for name, p in other._weights().items())
+    follower = local(LLAMA, trainable=False)
+    follower.copy(model)  # an adapter is merged into a model without one
+    torch.testing.assert_close(follower.forward(batch)[0], model.forward(batch)[0], rtol=1e-4, atol=1e-4)
+    with pytest.raises(Refused, match="adapter without its model"):
+        local(tmp_path / "a")
     with pytest.raises(Refused, match="LoraConfig"):
         local(LLAMA, adapter={"rank": 4})
+
+
+def test_weights_are_copied_between_like_models_only():
+    critic, follower = local(LLAMA, head="scalar"), local(LLAMA, trainable=False)
+    follower.copy(critic)  # the head is left out
+    for other in (local((FAMILIES["tied, norms on heads"], CHARACTERS)), local(LLAMA)):
+        with pytest.raises(Refused, match="same architecture"):
+            critic.copy(other)
 
 
 def test_heads_read_the_state_before_each_token():

@@ -95,6 +95,10 @@ def locate(path: str | os.PathLike[str]) -> tuple[str, dict[str, str]]:
 
 def check_folder(folder: Path) -> Path:
     """The folder, or Refused with what a model folder needs and this one lacks."""
+    if (folder / "adapter_config.json").exists():
+        raise Refused(
+            f"The folder {str(folder)!r} holds an adapter without its model; open the model with that `adapter`, then load the folder."
+        )
     lacks = []
     if not (folder / "config.json").exists():
         lacks.append("config.json")
@@ -132,6 +136,12 @@ def end_ids(causal: Any, tokenizer: Any) -> list[int]:
     for found in (tokenizer.eos_token_id, getattr(causal.generation_config, "eos_token_id", None)):
         ids += [found] if isinstance(found, int) else list(found or ())
     return ids
+
+
+def cache_floats(config: Any) -> int:
+    """Numbers that the cache of a layer holds for a position: a key and a value of each of its heads."""
+    heads = config.num_attention_heads
+    return 2 * (getattr(config, "num_key_value_heads", None) or heads) * (getattr(config, "head_dim", None) or config.hidden_size // heads)
 
 
 def positions_in_memory(config: Any, device: torch.device, floats: int) -> int:

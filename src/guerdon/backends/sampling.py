@@ -36,6 +36,8 @@ class Engine:
     version: int
     budget: int
     """Positions that the cache may hold at a time."""
+    rows: int
+    """Rows that may run at a time."""
 
 
 def sample(engine: Engine, prefixes: Sequence[np.ndarray], n: int, params: SamplingParams, stops: Stops, entropy: bool = False):
@@ -53,7 +55,9 @@ def sample(engine: Engine, prefixes: Sequence[np.ndarray], n: int, params: Sampl
     used, at = Usage(), 0
     while at < len(rows):
         end = at + 1
-        while end < len(rows) and (end + 1 - at) * (len(prefixes[rows[end][0]]) + params.max_tokens) <= engine.budget:
+        while (
+            end < min(len(rows), at + engine.rows) and (end + 1 - at) * (len(prefixes[rows[end][0]]) + params.max_tokens) <= engine.budget
+        ):
             end += 1
         completions, usage = decode(engine, prefixes, rows[at:end], params, stops, entropy)
         for (i, _), completion in zip(rows[at:end], completions, strict=True):

@@ -17,7 +17,7 @@ from torch import nn
 from guerdon.backends import prefix, sampling
 from guerdon.backends.base import Completion, LossCall, Model, SamplingParams, Usage, loss_calls, loss_needs, total_loss
 from guerdon.backends.checkpoint import existing, replacing
-from guerdon.backends.resolve import end_ids, exact_norms, load_pretrained, lora, positions_in_memory, quiet
+from guerdon.backends.resolve import cache_floats, end_ids, exact_norms, load_pretrained, lora, positions_in_memory, quiet
 from guerdon.backends.softmax import projection, token_logprobs
 from guerdon.backends.tokens import Stops, Tokens
 from guerdon.registry import Broke, Refused, find
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 SHORT = 256
-"""Completion tokens a prompt, on average, up to which its rows are packed into one line."""
+"""Completion tokens of a prompt up to which its rows are packed into one line."""
+LOGITS = 2**26
+"""Logits that a step of sampling may hold; its batch is split where rows times vocabulary are more."""
 WANTS = ("logprobs", "entropy", "logits", "hidden", "values")
 
 
@@ -84,7 +86,7 @@ class TorchModel:
         self.packs = self.sharing and prefix.packs(self.backbone)
         wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
         self.micro_tokens = micro_tokens or positions_in_memory(config, self.device, 20 * config.hidden_size + 6 * wide)
-        self.cache_tokens = cache_tokens or positions_in_memory(config, self.device, 2 * config.hidden_size)
+        self.cache_tokens = cache_tokens or positions_in_memory(config, self.device, cache_floats(config))
         self.version = 0
         self.losses: dict[str, Any] = {}
         self.optimizer: torch.optim.AdamW | None = None
@@ -124,7 +126,9 @@ class TorchModel:
         texts = tuple(params.stop)
         if texts not in self._stops:
             self._stops[texts] = Stops(self.tokens, texts, self.vocabulary)
-        engine = sampling.Engine(self.backbone, self.project, self.device, self.tokens.ends, self.version, self.cache_tokens)
+        engine = sampling.Engine(
+            self.backbone, self.project, self.device, self.tokens.ends, self.version, self.cache_tokens, max(1, LOGITS // self.vocabulary)
+        )
         with torch.no_grad(), self.cast():
             return sampling.sample(engine, prefixes, n, params, self._stops[texts], "entropy" in want)
 
@@ -242,11 +246,12 @@ class TorchModel:
         self.version = state["version"]
 
     def copy(self, other: Model, tau: float = 1.0) -> None:
-        """weights = (1 - tau) * weights + tau * other's, for models of one architecture on this backend."""
+        """weights = (1 - tau) * weights + tau * other's, for models of one architecture on this backend; an adapter is merged into one
+        without, and a head that this model lacks is left out."""
         mine = self._weights()
-        theirs = other._weights() if isinstance(other, TorchModel) else {}
-        if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in theirs.items()}:
-            raise Refused("Weights can only be copied between local models of one architecture, both with or both without an adapter.")
+        theirs = {} if not isinstance(other, TorchModel) else other._weights() if self.peft is not None else other._merged()
+        if any(name not in theirs or theirs[name].shape != weight.shape for name, weight in mine.items()):
+            raise Refused("Weights can only be copied from a local model of the same architecture, head and, if any, adapter.")
         with torch.no_grad():
             for name, weight in mine.items():
                 source = theirs[name].to(weight.device, weight.dtype)
@@ -262,6 +267,14 @@ class TorchModel:
     def _weights(self) -> dict[str, Tensor]:
         weights: dict[str, Tensor] = dict(self.causal.named_parameters())
         return weights | ({f"head.{k}": p for k, p in self.head.named_parameters()} if self.head is not None else {})
+
+    def _merged(self) -> dict[str, Tensor]:
+        """The weights by the names they have without an adapter, with what the adapter adds."""
+        weights = {name.replace(".base_layer.", "."): p for name, p in self._weights().items() if ".lora_" not in name}
+        for name, module in self.causal.named_modules():
+            if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer"):
+                weights[f"{name}.weight"] = module.base_layer.weight + module.get_delta_weight("default")
+        return weights
 
     def _check_want(self, want: Sequence[str], piece: str = "this call") -> None:
         for name in want:
@@ -288,16 +301,20 @@ class TorchModel:
             batch = replace(batch, **moved, fields={name: x.to(self.device) for name, x in batch.fields.items()})
         return batch, index
 
+    def _states(self, prompts: prefix.Prompts, ids: Tensor) -> Tensor:
+        """(n, t, d) the state that each token was drawn in, by the way that computes least."""
+        (n, t), k = ids.shape, len(prompts.ids)
+        if not self.sharing or k == n:
+            return prefix.states_plain(self.backbone, prompts, ids)
+        rows = int(torch.bincount(prompts.owner).max())  # of the prompt that has most
+        if self.packs and t > 1 and rows * t <= SHORT and k * rows <= 1.25 * n:
+            return prefix.states_packed(self.backbone, prompts, ids)
+        return prefix.states_shared(self.backbone, prompts, ids)
+
     def _outputs(self, batch: Batch, want: Sequence[str], temperature: float) -> dict[str, Tensor]:
         temperature = temperature or 1.0  # greedy samples have log-probabilities of temperature 1
         prompts = prefix.Prompts.of(batch.prompts, self.device)
-        n, t = batch.ids.shape
-        if not self.sharing or len(prompts.ids) == n:
-            states = prefix.states_plain(self.backbone, prompts, batch.ids)
-        elif self.packs and t > 1 and n * t <= SHORT * len(prompts.ids):
-            states = prefix.states_packed(self.backbone, prompts, batch.ids)
-        else:
-            states = prefix.states_shared(self.backbone, prompts, batch.ids)
+        states = self._states(prompts, batch.ids)
         out: dict[str, Tensor] = {}
         where = batch.mask.nonzero(as_tuple=True)
         if "logprobs" in want or "entropy" in want:
@@ -315,9 +332,10 @@ class TorchModel:
             out["hidden"] = states * inside[:, :, None]
         if "values" in want:
             assert self.head is not None
-            values = self.head(states) * inside[:, :, None]
+            with torch.autocast(self.device.type, enabled=False):
+                values = self.head(states.to(self.head.weight.dtype)) * inside[:, :, None]
             out["values"] = values[:, :, 0] if values.shape[2] == 1 else values
-        return out
+        return {name: value.to(self.dtype) for name, value in out.items()}
 
     def _own(self, name: str) -> Any:
         """The one object of a loss with parameters of its own, which join the optimiser; None for a loss without."""
