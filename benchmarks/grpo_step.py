@@ -218,10 +218,12 @@ def once(side: str, name: str, path: Path) -> dict[str, float]:
 
 
 def main(only: list[str], rounds: int) -> int:
+    import torch
     from bars import Bars
 
     sys.path.append(str(PEER))
     bars = Bars("grpo_step", ("torch", "transformers", "trl"))
+    bars.note("threads", torch.get_num_threads())
     with tempfile.TemporaryDirectory() as folder:
         paths = make_models(Path(folder))
         for name in only:

@@ -90,7 +90,7 @@ SHARED = [(0, 4), (1, 6), (0, 1), (0, 5), (1, 2), (2, 3)]
 @pytest.mark.parametrize("way", ["packed", "cached"])
 @pytest.mark.parametrize("name", ["grouped heads", "tied, norms on heads", "learned positions"])
 def test_a_shared_prompt_changes_no_output_and_no_gradient(name: str, way: str, dtype: Any, close: float, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch_model, "SHORT", 256 if way == "packed" else 0)
+    monkeypatch.setattr(torch_model, "SHORT", 128 if way == "packed" else 0)
     shared = local((FAMILIES[name], CHARACTERS), dtype=dtype)
     plain = local((FAMILIES[name], CHARACTERS), dtype=dtype, prefix_sharing=False)
     assert shared.packs

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
-SHORT = 256
+SHORT = 128
 """Completion tokens of a prompt up to which its rows are packed into one line."""
 LOGITS = 2**26
 """Logits that a step of sampling may hold; its batch is split where rows times vocabulary are more."""
