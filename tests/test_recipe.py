@@ -32,7 +32,10 @@ GOOD: dict[str, Any] = {"models": {"policy": {"path": "tiny"}}, "tasks": {"use":
         ({"tasks": None}, "tasks: missing"),
         ({"tasks": {"use": "arithmetik", "n": 3}}, "did you mean 'arithmetic'?"),
         ({"train": {"steps": "many"}}, "train.steps"),
-        ({"kl": {"coefficient": 0.1}, "models": {"policy": {"path": "tiny"}, "reference": {"of": "policy"}}}, "would ignore a token reward"),
+        (
+            {"kl": {"coefficient": 0.1}, "models": {"policy": {"path": "tiny"}, "reference": {"of": "policy"}}},
+            "would ignore a token reward",
+        ),
         ({"eval": {"gold": "nothing_such"}}, "eval.gold"),
         ({"plugins": ["no_such_module_anywhere"]}, "cannot be imported"),
         ({"stages": [{"loss": "sftt"}]}, "did you mean 'sft'?"),

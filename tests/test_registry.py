@@ -66,5 +66,5 @@ def test_an_unknown_name_says_the_nearest() -> None:
     assert guerdon.recipe
     with pytest.raises(Refused, match=r"no credit 'grp'; did you mean 'grpo'\?"):
         registry.find("credit", "grp")
-    with pytest.raises(Refused, match="there are: .*grpo"):
+    with pytest.raises(Refused, match=r"there are: .*grpo"):
         registry.find("credit", "zzzzzz")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from guerdon.recipe import Recipe as Recipe
-    from guerdon.recipe import read as read_recipe
+    from guerdon.recipe import read as read_recipe  # noqa: F401
     from guerdon.registry import Broke as Broke
     from guerdon.registry import Refused as Refused
     from guerdon.rewards import exact as exact
@@ -54,7 +54,8 @@ _WHERE = {
     "guerdon.recipe": ("Recipe", ("read_recipe", "read")),
     "guerdon.registry": ("Broke", "Refused"),
     "guerdon.rewards": (
-        "arithmetic", "arithmetic_steps", "closeness", "exact", "format", "gate", "greatest", "least", "length", "math", "mean", "overlong", "parse", "reward",
+        "arithmetic", "arithmetic_steps", "closeness", "exact", "format", "gate", "greatest", "least", "length", "math",
+        "mean", "overlong", "parse", "reward",
     ),
     "guerdon.samples": ("Batch", "Context", "Rewards", "Sample", "Task", "Verdict", "collate"),
     "guerdon.scoring.engine": ("Engine",),

@@ -76,8 +76,8 @@ def arithmetic(
             misses = 0
         elif (misses := misses + 1) > 20_000:
             raise Refused(
-                f"arithmetic found {len(tasks)} distinct {split} expressions of {steps[0]} to {steps[1]} steps with {ops!r}, numbers {low} to "
-                f"{high} and values within {list(within)}, not the {n} asked for; ask for fewer, or widen steps, low, high or within."
+                f"arithmetic found {len(tasks)} distinct {split} expressions of {steps[0]} to {steps[1]} steps with {ops!r}, numbers {low} "
+                f"to {high} and values within {list(within)}, not the {n} asked for; ask for fewer, or widen steps, low, high or within."
             )
     return tasks
 
@@ -270,7 +270,7 @@ def number(text: str) -> Fraction | None:
 def answer_of(text: str) -> Fraction | None:
     """The number of a completion, or of an answer already cut out of it; None where there is none.
 
-    A completion's first line that begins with `A:` holds it and ends the text: whoever goes on, with a second answer or anything else, gave none.
+    A completion's first line that begins with `A:` holds it and ends the text: whoever goes on, with a second answer or more, gave none.
     """
     line = _ANSWER.search(text)
     return number(text[line.end() :] if line else text)
@@ -285,8 +285,8 @@ def verify_answer(text: str, reference: str) -> bool:
 def verify_steps(steps: Sequence[str], task: Task) -> list[bool]:
     """For each line of a solution: is it right?
 
-    A line is right when it is the last right line before it (at first the expression) with one operation between two numbers, any that may be worked
-    now, replaced by its exact value. So whatever builds on a wrong line is wrong, and going back to the last right line is right again.
+    A line is right when it is the last right line before it (at first the expression) with one operation between two numbers, any that
+    may be worked now, replaced by its exact value. So whatever builds on a wrong line is wrong, and going back to the last right line is right again.
     The answer is right when it is the value of the last right line and that line has at most one operation left. Linear in the text.
     """
     tree = parse(task.meta["expression"])
