@@ -190,6 +190,9 @@ def split(
         longest[prompt] = max(longest.get(prompt, 0), length)
     together = sorted(blocks, key=lambda b: (-longest[b[1]], b[1], -b[0]))
     by_length = sorted(blocks, key=lambda b: (-b[0], b[1]))
+    whole = fill([rows for _, _, rows in together], owner, prompt_lengths, lengths, budget, sharing)
+    if len(whole) == 1 and whole[0].cost - sum(lengths) - sum(prompt_lengths[p] for p in (longest if sharing else owner)) <= overhead:
+        return whole  # less padding than another pass costs
     plans = [
         fill([rows for _, _, rows in order], owner, prompt_lengths, lengths, size, sharing)
         for order in (together, by_length)

@@ -202,7 +202,7 @@ class Roomy(DynamicLayer):
 
     def _rows(self, x: Tensor, rows: Tensor) -> Tensor:
         new = x.new_empty((len(rows), x.shape[1], self.at + self.room, x.shape[3]))
-        new[:, :, : self.at] = x[rows, :, : self.at]
+        torch.index_select(x[:, :, : self.at], 0, rows, out=new[:, :, : self.at])
         return new
 
     def _filled(self) -> tuple[Tensor, Tensor]:

@@ -19,9 +19,9 @@ class Tokens:
         self.tokenizer = tokenizer
         self.ends = np.array(list(dict.fromkeys(ends)), dtype=np.int64)
         self.special = set(tokenizer.all_special_ids) | set(ends)
-        self._pieces: dict[int, bytes] = {}
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        kind = type(getattr(backend, "decoder", None)).__name__
+        self._pieces: dict[int, tuple[bytes, int]] = {}
+        self._backend = getattr(tokenizer, "backend_tokenizer", None)  # of fast tokenizers; asked directly, as it is asked often
+        kind = type(getattr(self._backend, "decoder", None)).__name__
         self._bytes = byte_table() if kind == "ByteLevel" else None
         self._added = {id for id, token in getattr(tokenizer, "added_tokens_decoder", {}).items()}
 
@@ -52,8 +52,13 @@ class Tokens:
         """
         ids = np.asarray(ids, dtype=np.int64)
         text = self.text(ids)
-        pieces = [self.piece(id) for id in ids.tolist()]
-        offsets, joined = cover(pieces)
+        pieces = [self._known(id) for id in ids.tolist()]
+        if all(size >= 0 for _, size in pieces):
+            ends = np.cumsum([size for _, size in pieces], dtype=np.int64)
+            offsets = np.stack([np.concatenate([[0], ends[:-1]]), ends], 1) if len(ids) else np.zeros((0, 2), dtype=np.int64)
+            joined = b"".join(piece for piece, _ in pieces).decode()
+        else:
+            offsets, joined = cover([piece for piece, _ in pieces])
         if joined != text and joined == " " + text:  # sentencepiece drops the first space of a text
             offsets, joined = np.maximum(offsets - 1, 0), text
         return text, offsets if joined == text else self.slide(ids, text)
@@ -62,12 +67,22 @@ class Tokens:
         return self._decode([id for id in np.asarray(ids).tolist() if id not in self.special])
 
     def _decode(self, ids: list[int]) -> str:
+        if self._backend is not None:
+            return self._backend.decode(ids, skip_special_tokens=False)
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) if ids else ""
 
     def piece(self, id: int) -> bytes:
         """The bytes of a token inside a text; none for a special token."""
+        return self._known(id)[0]
+
+    def _known(self, id: int) -> tuple[bytes, int]:
+        """The bytes of a token, and how many characters they are; -1 where they are not whole characters."""
         if id not in self._pieces:
-            self._pieces[id] = self._piece(id)
+            piece = self._piece(id)
+            try:
+                self._pieces[id] = piece, len(piece.decode())
+            except UnicodeDecodeError:
+                self._pieces[id] = piece, -1
         return self._pieces[id]
 
     def _piece(self, id: int) -> bytes:

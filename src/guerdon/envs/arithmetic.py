@@ -235,7 +235,8 @@ def reductions(tree: Tree, calculate: Calculate = exactly) -> list[Tree]:
     op, left, right = tree
     if isinstance(left, int) and isinstance(right, int):
         return [calculate(op, left, right)]
-    return [(op, less, right) for less in reductions(left, calculate)] + [(op, left, less) for less in reductions(right, calculate)]
+    found: list[Tree] = [(op, less, right) for less in reductions(left, calculate)]
+    return found + [(op, left, less) for less in reductions(right, calculate)]
 
 
 def worked(expression: str, calculate: Calculate = exactly) -> list[str]:
@@ -285,8 +286,9 @@ def verify_answer(text: str, reference: str) -> bool:
 def verify_steps(steps: Sequence[str], task: Task) -> list[bool]:
     """For each line of a solution: is it right?
 
-    A line is right when it is the last right line before it (at first the expression) with one operation between two numbers, any that
-    may be worked now, replaced by its exact value. So whatever builds on a wrong line is wrong, and going back to the last right line is right again.
+    A line is right when it is the last right line before it (at first the expression) with one operation between two numbers, any
+    that may be worked now, replaced by its exact value. So whatever builds on a wrong line is wrong, and going back to the last right
+    line is right again.
     The answer is right when it is the value of the last right line and that line has at most one operation left. Linear in the text.
     """
     tree = parse(task.meta["expression"])
