@@ -48,13 +48,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     from guerdon.training.verbs import embedded
 
     with tempfile.TemporaryDirectory() as folder:
-        overrides = [
-            f"reward={REWARDS[variant]}",
-            "correct=arithmetic",
-            f"seed={seed}",
-            "train.samples_every=1000",
-            "train.checkpoint_every=1000",
-        ]
+        overrides = [f"reward={REWARDS[variant]}", "correct=arithmetic", f"seed={seed}", "train.steps=30", "eval.every=30"]
         run = train(embedded(), *overrides, folder=Path(folder) / "run")
     accuracy = [row["eval/pass@1"] for row in run.metrics if "eval/pass@1" in row]
     return {"value": accuracy[-1] - accuracy[0], "before": accuracy[0], "after": accuracy[-1]}

@@ -152,6 +152,7 @@ def teach(tiny: Tiny, folder: Path, progress: bool = True) -> float:
     import torch
     from rich.progress import track
     from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
 
     threads = torch.get_num_threads()
     torch.set_num_threads(tiny.threads)  # a sum split over another number of threads rounds otherwise
@@ -191,7 +192,9 @@ def teach(tiny: Tiny, folder: Path, progress: bool = True) -> float:
                 losses.append(float(loss.detach()))
     finally:
         torch.set_num_threads(threads)
+    logging.disable_progress_bar()
     model.save_pretrained(folder)
+    logging.enable_progress_bar()
     tokens.save_pretrained(folder)
     tail = losses[-max(len(losses) // 10, 1) :]
     return sum(tail) / len(tail)

@@ -44,7 +44,8 @@ def train(recipe: str | None, overrides: Sequence[str], out: Path | None, resume
     say.print(
         "next    open the report; "
         f"`guerdon train --resume {result.folder} train.steps={2 * max(1, len(result.metrics) - 1)}` goes on; "
-        "`guerdon train reward='arithmetic - 0.002 * brevity'`-like overrides try another reward; `guerdon train --help` says more",
+        "`guerdon train 'reward=arithmetic + 0.2 * length(target=16).when(arithmetic > 0)'` tries another reward; "
+        "`guerdon train recipes/gsm8k-smollm2.yaml tasks=FILE --dry-run` shows a real model on your problems",
         highlight=False,
         soft_wrap=True,
     )
