@@ -30,7 +30,7 @@ def local(
 ) -> TorchModel:
     """A model for one role, in eval mode always (no dropout), so that training sees the log-probabilities that sampling saw.
 
-    path: a folder in transformers' layout, a .gguf file, `tiny`, `smollm2`, a name on the hub, or a pair (model, tokenizer), which is copied.
+    path: a folder in transformers' layout, a .gguf file, `tiny`, `smollm2`, a name on the hub, or a pair (model, tokenizer) (copied).
     head: "scalar" adds `values` (n, t), "classes" makes them (n, t, classes); zero at the start, or as saved in the folder.
     adapter: fields of peft's LoraConfig, such as {"r": 8}; only the adapter is trained then.
     dtype: "bfloat16" computes in it under autocast and keeps float32 weights where they are trained.
