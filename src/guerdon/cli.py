@@ -99,7 +99,7 @@ def compare(
 ) -> None:
     """Train several recipes with several seeds: one table and one picture, differences with paired bootstrap intervals.
 
-    Example: `guerdon compare recipes/arithmetic.yaml recipes/arithmetic-grpo.yaml --seeds 3 --out runs/baselines`
+    Example: `guerdon compare recipes/arithmetic-grpo.yaml recipes/arithmetic-dr-grpo.yaml --seeds 3 --out runs/baselines`
     """
     from guerdon.training.verbs import compare as run
 
