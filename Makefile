@@ -1,12 +1,12 @@
 # make demo     environment, then the main job: a tiny policy learns arithmetic by reinforcement (minutes, two cores)
 # make test     environment, then formatting, types, layers and tests
 # make bench NAME=grpo_step     one benchmark beside a named peer; what it needs is installed beside the project
-# make test-slow, make check    the minutes-long tests; every method's claim
+# make check    every method's claim
 PYTHON ?= python3
 BIN := .venv/bin
 NAME ?=
 
-.PHONY: setup demo test test-slow check bench clean
+.PHONY: setup demo test check bench clean
 
 setup: .venv/.core
 
@@ -31,10 +31,7 @@ test: .venv/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
-
-test-slow: .venv/.test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 check: .venv/.test
 	$(BIN)/guerdon check --all
