@@ -102,6 +102,22 @@ def test_hostile_texts_are_wrong_at_once(text: str) -> None:
     assert closeness(text, task.reference) == 0.0
 
 
+@pytest.mark.parametrize(
+    "expression",
+    ["", "7", "1)+2", "1+2)", "(1+2", "()", "1+", "+1", "--4+1", "3-(-(4))", "1 + 2", "1+x", "1" + "-1" * 21, "9" * 5000, "1/0", "1/2"],
+)
+def test_what_is_no_expression_is_refused(expression: str) -> None:
+    with pytest.raises(Refused, match="arithmetic: "):
+        worked(expression)
+
+
+def test_expressions_by_hand() -> None:
+    assert parse("(-4)+(-3)*2") == ("+", -4, ("*", -3, 2))
+    assert parse("1-(2-3)-((4))") == ("-", ("-", 1, ("-", 2, 3)), 4)
+    assert worked("1-(2-5)*2") == ["1-(-3)*2", "1-(-6)", "A: 7"]
+    assert len(worked("1" + "-1" * 20)) == 20
+
+
 def test_closeness_by_hand() -> None:
     assert closeness("4", "4") == 1.0
     assert closeness("5", "4") == pytest.approx(1 - 0.5 - 0.125)

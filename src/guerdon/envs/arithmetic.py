@@ -200,7 +200,7 @@ def parse(expression: str) -> Tree:
         raise Refused(f"arithmetic: {expression[:60]!r} is not an expression of numbers, + - * / and brackets.")
     operands: list[Tree] = []
     waiting: list[str] = []
-    before, minus = "(", False
+    before, minus, steps = "(", False, 0
     for token in [*tokens, ""]:
         starts = token.isdigit() or token == "("
         if token == "-" and before == "(" and not minus:
@@ -217,13 +217,16 @@ def parse(expression: str) -> Tree:
             while waiting and waiting[-1] != "(" and TIES[waiting[-1]] >= TIES.get(token, 0):
                 right, left = operands.pop(), operands.pop()
                 operands.append((waiting.pop(), left, right))
-            if token == ")" and waiting:
-                waiting.pop()
-            elif token:
+            if token in TIES:
                 waiting.append(token)
+                steps += 1
+            elif token and not waiting:
+                steps = MAX_STEPS + 1  # a ")" without its "("
+                break
+            elif token:
+                waiting.pop()
         before = token
-    steps = sum(token in TIES for token in tokens)
-    if waiting or len(operands) != 1 or not 1 <= steps <= MAX_STEPS + expression.count("-"):
+    if waiting or not 1 <= steps <= MAX_STEPS:
         raise Refused(f"arithmetic: {expression[:60]!r} must have matching brackets and 1 to {MAX_STEPS} operations.")
     return operands[0]
 
