@@ -179,13 +179,16 @@ def test_bad_input_is_refused():
              "\\[", "1", "\ud800", "\n\n", "a b. "],
 )  # fmt: skip
 def test_time_is_linear_in_the_length(unit):
-    """Ten times the text takes far less than a hundred times the time, which a quadratic scan would take."""
+    """Ten times the text takes far less than a hundred times the processor time, which a quadratic scan would take; best of three."""
 
-    def seconds(n):
+    def once(n):
         sample = Sample(TASK, "answer" + unit * (n // len(unit)))
         begun = time.process_time()
         for split in spans.SPLITTERS:
             spans.mark(sample, split)  # type: ignore[arg-type]
         return time.process_time() - begun
+
+    def seconds(n):
+        return min(once(n) for _ in range(3))
 
     assert seconds(300_000) < 40 * max(seconds(30_000), 0.01)

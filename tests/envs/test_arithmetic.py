@@ -81,6 +81,13 @@ def test_going_back_to_the_last_right_line_is_right_again() -> None:
     assert verify_steps(["7+11-3", "18-3", "7+10-3", "17-3", "A: 14"], task) == [False, False, True, True, True]
     assert verify_steps(["A: 14"], task) == [False]  # three operations are left
     assert verify_steps(["7+10-3", "17-3", "A: 15"], task) == [True, True, False]
+    assert verify_steps(["7+10-3", "17-3", "A: 14", "A: 14", "17-3"], task) == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]  # one answer, and it ends it
     assert verify_steps(["", "nonsense", "7+5*2-3"], task) == [False, False, False]
 
 
