@@ -291,8 +291,8 @@ def verify_steps(steps: Sequence[str], task: Task) -> list[bool]:
 
     A line is right when it is the last right line before it (at first the expression) with one operation between two numbers, any
     that may be worked now, replaced by its exact value. So whatever builds on a wrong line is wrong, and going back to the last right
-    line is right again.
-    The answer is right when it is the value of the last right line and that line has at most one operation left. Linear in the text.
+    line is right again. The answer is right when it is the value of the last right line and that line has at most one operation left;
+    nothing after an answer is right. Linear in the text.
     """
     tree = parse(task.meta["expression"])
     ahead = {write(less): less for less in reductions(tree)}
@@ -300,14 +300,13 @@ def verify_steps(steps: Sequence[str], task: Task) -> list[bool]:
     for step in steps:
         line = step.strip()
         if line.startswith("A:"):
-            ends = [end for end in (tree, *ahead.values()) if isinstance(end, int)]
-            verdicts.append(number(line[2:]) in ends)
-            continue
+            verdicts.append(number(line[2:]) in [end for end in (tree, *ahead.values()) if isinstance(end, int)])
+            break
         verdicts.append(line in ahead)
         if line in ahead:
             tree = ahead[line]
             ahead = {write(less): less for less in reductions(tree)}
-    return verdicts
+    return verdicts + [False] * (len(steps) - len(verdicts))
 
 
 def closeness(answer: str, reference: str, eps: float = 1e-9) -> float:
