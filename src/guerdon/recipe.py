@@ -315,7 +315,7 @@ FILLED = ("logprobs", "ref_logprobs", "values", "returns", "entropy")
 def _problems(recipe: Recipe, stage: Stage) -> list[str]:
     found = []
     pieces = [("rollout", stage.rollout), ("select", stage.select), ("aggregate", stage.aggregate)]
-    pieces += [("keep", k) for k in stage.keep] + [("loss", term) for term in stage.loss] + [("tracker", t) for t in recipe.trackers]
+    pieces += [("keep", k) for k in stage.keep] + [("loss", term) for term in stage.loss]
     pieces += [("credit", stage.credit)] if stage.credit else []
     pieces += [("env", t) for t in (stage.tasks, recipe.eval.tasks) if t is not None]
     for kind, use in pieces:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from guerdon.registry import Refused
 from guerdon.training import metrics as m
 from guerdon.training.run import train
 
@@ -45,3 +46,9 @@ def test_tensorboard_writes_its_files(small_recipe: dict[str, Any], tmp_path: Pa
     events.Reload()
     assert [e.step for e in events.Scalars(m.REWARD)] == [1, 2]
     assert [e.value for e in events.Scalars(m.REWARD)] == [pytest.approx(row[m.REWARD], rel=1e-5) for row in run.metrics[1:]]
+
+
+def test_an_unknown_tracker_is_refused_with_the_nearest_name(small_recipe: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="did you mean 'tensorboard'"):
+        train({**small_recipe, "trackers": ["tensorbord"]}, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -63,7 +63,7 @@ def prepare(
             raise Refused(
                 f"{path} was started with another recipe; these fields differ: {', '.join(changed)}. Put them back, or start a new run."
             )
-        return spec, path
+        return checked(spec), path
     data = dict(recipe) if isinstance(recipe, Mapping) else recipe
     if fields:
         data = {**(data or {}), **fields}
@@ -76,7 +76,15 @@ def prepare(
         raise Refused(f"{path} already holds a run; go on with `--resume {path}`, or name another folder.")
     if isinstance(data, dict):
         data = {**data, **store_tasks(data, path)}
-    return recipes.read(data, overrides), path
+    return checked(recipes.read(data, overrides)), path
+
+
+def checked(recipe: Recipe) -> Recipe:
+    """The recipe, if its trackers are known: they stand right of recipes, so that these cannot see them."""
+    problems = [p for use in recipe.trackers for p in recipes.check_params("tracker", use, "trackers")]
+    if problems:
+        raise Refused(" ".join(problems))
+    return recipe
 
 
 def store_tasks(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
