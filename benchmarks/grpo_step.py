@@ -232,6 +232,7 @@ def main(only: list[str], rounds: int) -> int:
     sys.path.append(str(PEER))
     bars = Bars("grpo_step", ("torch", "transformers", "trl"))
     bars.note("threads", torch.get_num_threads())
+    bars.note("rounds", rounds)
     with tempfile.TemporaryDirectory() as folder:
         paths = make_models(Path(folder))
         for name in only:
