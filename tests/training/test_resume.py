@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from guerdon.registry import Refused
+from guerdon.registry import Interrupted, Refused
 from guerdon.training import metrics as m
 from guerdon.training.record import read_metrics, tables
 from guerdon.training.run import train
@@ -147,3 +147,19 @@ def test_a_disk_that_takes_no_checkpoint_keeps_the_old_ones(small_recipe: dict[s
     assert all(torch.equal(after[name], kept[name]) for name in kept)
     train(None, "train.steps=4", resume=run)  # with room again it goes on
     assert read_metrics(run)[-1][m.STEP] == 4
+
+
+def test_an_interrupted_run_says_how_to_go_on(small_recipe: dict[str, Any], tmp_path: Path) -> None:
+    class Impatient:
+        def on_start(self, recipe: Any, folder: Path, step: int, total: int) -> None: ...
+        def on_event(self, step: int, kind: str, text: str) -> None: ...
+        def on_end(self) -> None: ...
+        def on_step(self, values: Any) -> None:
+            if values[m.STEP] == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match=f"--resume {tmp_path / 'run'}` goes on"):
+        train(small_recipe, folder=tmp_path / "run", trackers=[Impatient()])
+    train(small_recipe, folder=tmp_path / "whole")
+    train(resume=tmp_path / "run")
+    same(tmp_path / "run", tmp_path / "whole")

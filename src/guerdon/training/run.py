@@ -16,7 +16,7 @@ import torch
 
 from guerdon.backends.base import LossCall, Model, require
 from guerdon.recipe import Recipe, Stage, Use, bind
-from guerdon.registry import Refused, find
+from guerdon.registry import Interrupted, Refused, find
 from guerdon.rewards import parse
 from guerdon.rewards.expr import Const, Expr, Pipe
 from guerdon.samples import Batch, Context, Grain, Progress, Rewards, Sample, Task
@@ -213,6 +213,10 @@ class Run:
         try:
             for step in range(done + 1, self.total + 1):
                 self.step(step)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"Interrupted; `guerdon train --resume {self.path}` goes on from the last checkpoint to the same numbers."
+            ) from None
         finally:
             for tracker in self.trackers:
                 tracker.on_end()
