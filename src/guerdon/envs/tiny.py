@@ -55,7 +55,7 @@ class Tiny:
 
 
 def tiny_policy(seed: int = 0, progress: bool = True, **changes: Any) -> Path:
-    """The folder, in the layout of transformers, of a tiny policy; taught on first use (about half a minute on a core), then cached.
+    """The folder, in the layout of transformers, of a tiny policy; taught on first use (about a minute on a core), then cached.
 
     The same arguments give the same weights, bit for bit, on the same machine. `changes` replace fields of `Tiny`.
     """
