@@ -25,6 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from guerdon.envs.tiny import cache_folder
 from guerdon.registry import Broke, Refused, nearest
 
 VARIANTS = ("baseline", "method", "ablated")
@@ -124,7 +125,7 @@ class Kept:
     def __init__(self, path: Path, fresh: bool) -> None:
         sources = sorted((Path(__file__).parents[1]).rglob("*.py"))
         digest = hashlib.blake2b(b"".join(p.read_bytes() for p in [path, *sources]), digest_size=8).hexdigest()
-        self.file = Path(os.environ.get("GUERDON_CACHE", Path.home() / ".cache" / "guerdon")) / "checks" / f"{path.stem}-{digest}.json"
+        self.file = cache_folder() / "checks" / f"{path.stem}-{digest}.json"
         self.values: dict[str, Any] = {}
         if self.file.is_file() and not fresh:
             self.values = json.loads(self.file.read_text())

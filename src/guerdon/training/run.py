@@ -62,7 +62,6 @@ class Running:
         reads |= {"ref_logprobs"} if spec.kl or "reference" in recipe.models else set()
         reads |= {"values"} if spec.critic else set()
         self.fields = sorted(reads - {"returns", "logprobs"})
-        self.ratio = "logprobs" in reads or spec.kl is not None
         monitors = ["logprob_gap"] * (spec.credit is not None) + ["kl_to_reference"] * ("ref_logprobs" in reads)
         self.monitors = [LossCall(name) for name in monitors]
         self.skips_zero = spec.critic is None and all(find("loss", use.use).about.get("vanishes") for use in spec.loss)
