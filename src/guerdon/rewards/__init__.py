@@ -11,6 +11,9 @@ from guerdon.rewards.expr import least as least
 from guerdon.rewards.expr import mean as mean
 from guerdon.rewards.math import math as math
 from guerdon.rewards.parse import parse as parse
+from guerdon.rewards.sat import satquest as satquest
+from guerdon.rewards.tags import tag_count as tag_count
+from guerdon.rewards.tags import tag_share as tag_share
 from guerdon.rewards.text import exact as exact
 from guerdon.rewards.text import format as format
 from guerdon.rewards.text import length as length
