@@ -148,7 +148,7 @@ ASKED = {
         "Set the lamps so that all guests are content. Answer with {n} bits, one a lamp in order: 1 for on, 0 for off.",
     ),
     "MaxSAT": (
-        "Find an assignment that satisfies as many clauses as it can. Answer with {n} bits, one a variable in order: 1 for true, 0 for false.",
+        "Satisfy as many clauses as possible. Answer with {n} bits, one a variable in order: 1 for true, 0 for false.",
         "Set the lamps so that as many guests as possible are content. Answer with {n} bits, one a lamp in order: 1 for on, 0 for off.",
     ),
     "MCS": (

@@ -32,3 +32,6 @@ from guerdon.rewards.text import exact as exact
 from guerdon.rewards.text import format as format
 from guerdon.rewards.text import length as length
 from guerdon.rewards.text import overlong as overlong
+from guerdon.rewards.tools import tool_correct as tool_correct
+from guerdon.rewards.tools import tool_format as tool_format
+from guerdon.rewards.tools import toolrl as toolrl
