@@ -23,9 +23,10 @@ import guerdon.rollouts
 import guerdon.shaping  # noqa: F401  (importing the rooms fills the registry)
 from guerdon import registry
 from guerdon.registry import Refused, find, nearest
-from guerdon.rewards import Reward, parse
+from guerdon.rewards import parse
 from guerdon.rewards.expr import Expr
 from guerdon.samples import Task
+from guerdon.scoring.engine import asking
 from guerdon.scoring.job import load_plugin
 
 
@@ -93,7 +94,7 @@ class Kl(Strict):
 
 
 class Critic(Strict):
-    """How the model `critic` learns the return, after each policy update."""
+    """How the model `critic` learns the return, and each model `critic/NAME` that of the reward's part NAME, after each policy update."""
 
     lr: float = 1e-4
     gamma: float = 1.0
@@ -308,7 +309,7 @@ def check_params(kind: str, use: Use, where: str) -> list[str]:
     return problems + [f"{where}: {kind} {use.use!r} needs the parameter {name!r}." for name in missing]
 
 
-FILLED = ("logprobs", "ref_logprobs", "values", "returns", "entropy")
+FILLED = ("logprobs", "ref_logprobs", "values", "values/*", "returns", "entropy")
 """Batch fields that collation can fill by forward passes."""
 
 
@@ -338,19 +339,29 @@ def _problems(recipe: Recipe, stage: Stage) -> list[str]:
     reads = {need for use in stage.loss for need in find("loss", use.use).about.get("fields", ())}
     credit = find("credit", stage.credit.use) if stage.credit else None
     reads |= set(credit.needs) if credit else set()
+    if "values/*" in reads and not (stage.critic and any(field != "values" for field in critics(recipe).values())):
+        found.append(
+            f"credit: {credit.name if credit else ''!r} reads a critic for each part of the reward; add models: {{critic/PART: {{path: ...,"
+            " head: scalar}} and critic: {}."
+        )
     if "values" in reads and "critic" not in recipe.models:
         found.append(
             "credit: it needs the field 'values', which a critic fills; add models: {critic: {path: ..., head: scalar}} and critic: {}."
         )
     if ("ref_logprobs" in reads or stage.kl) and "reference" not in recipe.models:
         found.append("The KL term needs the field 'ref_logprobs'; add models: {reference: {of: policy}}.")
-    for need in sorted(reads - set(FILLED)):
+    for need in sorted(reads - {*FILLED, *critics(recipe).values()}):
         found.append(f"Nothing fills the batch field {need!r}; it would have to be a numeric column of the tasks.")
     if stage.kl and credit and "token" not in credit.about.get("grains", ("outcome",)):
         found.append(
             f"kl: credit {credit.name!r} reads outcome rewards only and would ignore a token reward; use the loss term {{use: kl}}."
         )
     return found
+
+
+def critics(recipe: Recipe) -> dict[str, str]:
+    """The batch field that each critic among the models fills: `critic` values, `critic/NAME` values/NAME."""
+    return {name: "values" + name.removeprefix("critic") for name in recipe.models if name == "critic" or name.startswith("critic/")}
 
 
 def expression_problems(field: str, text: str, recipe: Recipe) -> list[str]:
@@ -360,12 +371,10 @@ def expression_problems(field: str, text: str, recipe: Recipe) -> list[str]:
     except Refused as error:
         return [f"{field}: {error}"]
     found = []
-    for leaf in expression.walk():
-        if isinstance(leaf, Reward):
-            for service in leaf.services:
-                if service not in recipe.models and service not in ("progress", "rng", "score", "workers"):
-                    missing = f"needs the service {service!r}, which this recipe has not; declare it under models"
-                    found.append(f"{field}: the reward {leaf.name!r} {missing}.")
+    for what, asks in asking(expression):
+        for service in asks.values():
+            if service not in recipe.models and service not in ("progress", "rng", "score", "workers"):
+                found.append(f"{field}: the {what} needs the service {service!r}, which this recipe has not; declare it under models.")
     return found
 
 

@@ -272,6 +272,10 @@ class Rewards:
     def why(self, row: int) -> str:
         return "; ".join(filter(None, (grain.why(row) for _, grain in self.grains())))
 
+    def map(self, value: Callable[[Grain], np.ndarray]) -> Rewards:
+        """Other values of the same states and reasons, in every grain; without parts and evidence."""
+        return Rewards(**{name: Grain.of(value(g), g.state.copy(), g.reason) for name, g in self.grains()}, parts={}, evidence={})
+
     def rows(self, index: Iterable[int] | np.ndarray) -> Rewards:
         index = np.asarray(index if isinstance(index, np.ndarray) else list(index))
         if index.dtype == bool:

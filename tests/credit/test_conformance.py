@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 
 import hypothesis.strategies as st
@@ -13,7 +14,7 @@ from hypothesis import given
 
 import guerdon.credit  # noqa: F401 - fills the registry
 from guerdon import registry
-from guerdon.samples import Batch
+from guerdon.samples import Batch, Part, Rewards
 
 seeds = st.integers(0, 2**32 - 1)
 PARAMETERS: dict[str, dict[str, object]] = {}
@@ -32,7 +33,12 @@ def run(piece: registry.Piece, batch: Batch) -> torch.Tensor:
     missing = [p.name for p in own if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in params]
     assert not missing, f"credit {piece.name!r} ({piece.where}) needs {missing}: give them values in PARAMETERS of this file."
     rng = np.random.default_rng(0)
-    for name in piece.needs:
+    needs = [name for name in piece.needs if name != "values/*"]
+    if "values/*" in piece.needs:  # a critic for each of two parts
+        plain = Rewards(**dict(batch.rewards.grains()))
+        batch = dataclasses.replace(batch, rewards=dataclasses.replace(batch.rewards, parts={"a": Part(plain, 0.7), "b": Part(plain, 0.2)}))
+        batch.fields |= {"values/a": batch.fields["values"], "values/b": batch.fields["returns"]}
+    for name in needs:
         if name not in batch.fields:
             shape = batch.ids.shape[:1] if name in PER_SAMPLE else batch.ids.shape
             batch.fields[name] = torch.from_numpy(rng.normal(size=shape)).to(batch.weights.dtype)

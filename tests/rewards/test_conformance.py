@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 
@@ -50,19 +53,37 @@ def make(text: str, reference: object = "42", group: int = 0, **more: object) ->
     return sample
 
 
-def context(seed: int = 0) -> Context:
-    return Context(rng=np.random.default_rng(seed), progress=Progress(3, 10))
+@functools.cache
+def stand_in():
+    """A small model of random weights that any reward may ask, whatever name it asks for."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from guerdon.backends.local import local
+    from guerdon.envs.tiny import tokenizer
+
+    tokens = tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokens), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=16384, tie_word_embeddings=True, bos_token_id=None, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    return local((LlamaForCausalLM(config), tokens), trainable=False, dtype="float64")
+
+
+def context(seed: int = 0, models: Iterable[str] = ()) -> Context:
+    return Context(rng=np.random.default_rng(seed), progress=Progress(3, 10), models={name: stand_in() for name in models})
 
 
 def score(reward: Reward, samples: list[Sample], seed: int = 0) -> Rewards:
-    with Engine(context(seed), workers=1) as engine:
+    with Engine(context(seed, reward.models.values()), workers=1) as engine:
         return engine.score(reward, samples)
 
 
 def same(a: Rewards, b: Rewards) -> None:
-    """Equal states, values and reasons of each sample; padding aside."""
+    """Equal states, values (a model's to rounding) and reasons of each sample; padding aside."""
     np.testing.assert_array_equal(a.state, b.state)
-    np.testing.assert_array_equal(a.total(), b.total())
+    np.testing.assert_allclose(a.total(), b.total(), rtol=1e-9, atol=1e-9)
     assert [a.why(i) for i in range(len(a))] == [b.why(i) for i in range(len(b))]
 
 

@@ -114,6 +114,11 @@ class TorchModel:
     def decode(self, ids: np.ndarray) -> tuple[str, np.ndarray]:
         return self.tokens.decode(ids)
 
+    def vectors(self, ids: np.ndarray) -> np.ndarray:
+        """(t, d) float32 rows of the input embedding table."""
+        table = self.causal.get_input_embeddings().weight
+        return table[torch.from_numpy(np.asarray(ids, dtype=np.int64)).to(table.device)].detach().float().cpu().numpy()
+
     # Verbs
 
     def sample(

@@ -8,4 +8,6 @@ from guerdon.credit.group import dr_grpo as dr_grpo
 from guerdon.credit.group import grpo as grpo
 from guerdon.credit.group import reinforce_pp as reinforce_pp
 from guerdon.credit.group import rloo as rloo
+from guerdon.credit.parts import constrained as constrained
+from guerdon.credit.parts import critic_view as critic_view
 from guerdon.credit.penalty import kl_reward as kl_reward

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from guerdon.registry import Refused
-from guerdon.samples import Batch, Grain, State
+from guerdon.samples import Batch, Grain, Part, Rewards, State
 
 
 def kl_reward(batch: Batch, coefficient: float, estimator: str = "k1") -> Batch:
@@ -26,12 +26,13 @@ def kl_reward(batch: Batch, coefficient: float, estimator: str = "k1") -> Batch:
         )
     value = (-coefficient * kl_estimate(d, estimator)).double().cpu().numpy()
     state = np.where(live.cpu().numpy(), State.SCORED, State.ABSTAINED)
+    parts = {**batch.rewards.parts, "kl": Part(Rewards(token=Grain.of(value, state)))}
     old = batch.rewards.token
     if old is not None:
         width = min(value.shape[1], old.value.shape[1])
         value[:, :width] += old.value[:, :width]
         state[:, :width] = np.where(old.state[:, :width] == State.ABSTAINED, state[:, :width], old.state[:, :width])
-    return replace(batch, rewards=replace(batch.rewards, token=Grain.of(value, state, old.reason if old else None)))
+    return replace(batch, rewards=replace(batch.rewards, token=Grain.of(value, state, old.reason if old else None), parts=parts))
 
 
 def kl_estimate(d: torch.Tensor, estimator: str) -> torch.Tensor:

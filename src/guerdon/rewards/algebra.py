@@ -28,7 +28,7 @@ def total(terms: Sequence[Rewards], coefficients: Sequence[float], constant: flo
 
 
 def fold(how: str, terms: Sequence[Rewards], constants: Sequence[float] = ()) -> Rewards:
-    """The min, max or mean of terms of one grain, over those that were scored; constants count only where one was."""
+    """min, max, mean, median or std (of a population) of terms of one grain, over those scored; constants count only where one was."""
     kinds = {tuple(name for name, _ in r.grains()) for r in terms}
     if len(kinds) != 1:
         raise Refused(f"{how}(...) needs parts of one grain, not {' and '.join(sorted('+'.join(k) for k in kinds))}.")
@@ -38,8 +38,15 @@ def fold(how: str, terms: Sequence[Rewards], constants: Sequence[float] = ()) ->
         shape = columns[0].value.shape
         scored = np.stack([g.scored for g in columns] + [np.ones(shape, dtype=bool)] * len(constants))
         value = np.stack([g.value for g in columns] + [np.full(shape, c) for c in constants])
-        if how == "mean":
-            folded = value.sum(0) / np.maximum(scored.sum(0), 1)
+        if how in ("mean", "std"):
+            count = np.maximum(scored.sum(0), 1)
+            folded = (value * scored).sum(0) / count
+            if how == "std":
+                folded = np.sqrt((scored * (value - folded) ** 2).sum(0) / count)
+        elif how == "median":
+            ordered, last = np.sort(np.where(scored, value, np.inf), axis=0), np.maximum(scored.sum(0), 1) - 1
+            middle = [np.take_along_axis(ordered, i[None], 0)[0] for i in (last // 2, (last + 1) // 2)]
+            folded = np.where(scored.any(0), (middle[0] + middle[1]) / 2, 0.0)
         else:
             empty = np.inf if how == "min" else -np.inf
             folded = getattr(np, how)(np.where(scored, value, empty), axis=0)

@@ -5,7 +5,8 @@
         return float(answer == reference)
 
 The parameter names say what it wants: fields of the sample (`FIELDS`), services or models of the context by name; what has a default is a
-parameter of the reward. A first parameter `group` or `samples` gives it a whole group, or a chunk of whole groups, as a list of Samples.
+parameter of the reward. A parameter called `model`, or ending in `_model`, is set to the name of a model of the run and arrives as that
+model. A first parameter `group` or `samples` gives it a whole group, or a chunk of whole groups, as a list of Samples.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import hashlib
 import inspect
 import math
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, overload
 
@@ -24,7 +25,7 @@ from guerdon.registry import Refused, find, nearest, register
 from guerdon.rewards.expr import Expr, call_text
 from guerdon.samples import SERVICES, Grain, Rewards, Sample, State, Verdict
 
-FIELDS = ("prompt", "text", "answer", "thinking", "steps", "messages", "tool_calls", "reference", "meta", "ids", "logprobs")
+FIELDS = ("prompt", "text", "answer", "thinking", "steps", "messages", "tool_calls", "reference", "meta", "ids", "logprobs", "sample")
 Scope = Literal["sample", "group", "samples"]
 
 
@@ -39,6 +40,8 @@ class Reward(Expr):
     """Sample fields to inject."""
     services: tuple[str, ...] = ()
     """Services and models of the context to inject."""
+    models: Mapping[str, str] = field(default_factory=dict)
+    """Parameters that name a model, and the model that is asked where they are not set."""
     params: Mapping[str, Any] = field(default_factory=dict)
     grain: Literal["outcome", "step", "token"] = "outcome"
     wrong: float = 0.0
@@ -77,6 +80,17 @@ class Reward(Expr):
         return call_text(self.name, self.params)
 
     @property
+    def asks(self) -> dict[str, str]:
+        """Which service or model of the context each of these parameters gets."""
+        named = {name: str(self.params.get(name, model)) for name, model in self.models.items()}
+        return {**{name: name for name in self.services}, **named}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The parameters that are plain values."""
+        return {name: value for name, value in self.params.items() if name not in self.models}
+
+    @property
     def asynchronous(self) -> bool:
         return inspect.iscoroutinefunction(self.fn)
 
@@ -101,22 +115,30 @@ def reward(fn: Any = None, *, name: str | None = None, version: str | None = Non
     def enter(target: Callable[..., Any]) -> Reward:
         wants = list(inspect.signature(target).parameters.values())
         scope: Scope = wants[0].name if wants and wants[0].name in ("group", "samples") else "sample"  # type: ignore[assignment]
-        rest = [p for p in wants if p.name != scope and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        rest = [p for p in wants if (scope == "sample" or p.name != scope) and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
         fields = tuple(p.name for p in rest if p.name in FIELDS) if scope == "sample" else ()
-        services = tuple(p.name for p in rest if p.name not in fields and (p.name in SERVICES or p.default is p.empty))
+        models = named_models(rest)
+        services = tuple(p.name for p in rest if p.name not in (*fields, *models) and (p.name in SERVICES or p.default is p.empty))
         lifted = Reward(
             name=name or target.__name__,
             fn=target,
             scope=scope,
             fields=fields,
             services=services,
+            models=models,
             version=version or code_digest(target),
             **options,
         )
-        register("reward", lifted.name, target, needs=lifted.services, reward=lifted)
+        register("reward", lifted.name, target, needs=tuple(lifted.asks.values()), reward=lifted)
         return lifted
 
     return enter if fn is None else enter(fn)
+
+
+def named_models(parameters: Iterable[inspect.Parameter]) -> dict[str, str]:
+    """The parameters that name a model, and the name that each has where it is not set."""
+    found = [p for p in parameters if p.name == "model" or p.name.endswith("_model")]
+    return {p.name: p.name if p.default is p.empty else str(p.default) for p in found}
 
 
 def get(name: str) -> Reward:
@@ -163,6 +185,8 @@ def inject(leaf: Reward, sample: Sample) -> dict[str, Any]:
             out[name] = sample.task.reference
         elif name == "meta":
             out[name] = {**sample.task.meta, **sample.meta}
+        elif name == "sample":
+            out[name] = sample
         elif name == "tool_calls":
             out[name] = [call for m in sample.messages or () for call in m.get("tool_calls") or ()]
         else:

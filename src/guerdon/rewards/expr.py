@@ -117,7 +117,7 @@ class Product(Expr):
 
 @dataclass(frozen=True)
 class Fold(Expr):
-    """min, max or mean of several."""
+    """min, max, mean, median or std of several."""
 
     how: str
     terms: tuple[Expr, ...]
@@ -176,9 +176,13 @@ class ShapeCall:
     fn: Callable[..., Rewards] = field(compare=False, repr=False)
     scope: str = "samples"
     """What one value depends on: its own `sample`, its `group`, or all `samples` scored together."""
+    beside: Mapping[str, Expr] = field(default_factory=dict)
+    """Parameters that are rewards themselves: `fn` gets their Rewards of the same samples by keyword."""
+    asks: Mapping[str, str] = field(default_factory=dict)
+    """Which model of the context each parameter called `model`, or ending in `_model`, names."""
 
     def __str__(self) -> str:
-        return call_text(self.name, self.params)
+        return call_text(self.name, {**self.params, **self.beside})
 
     def __ror__(self, other: Any) -> Expr:
         raise Refused(f"`{other} | {self}`: `|` takes a reward on its left; in Python a comparison needs brackets: (math > 0) | {self}.")
@@ -193,7 +197,7 @@ class Pipe(Expr):
         return f"{self.source} | {self.shape}"
 
     def children(self) -> tuple[Expr, ...]:
-        return (self.source,)
+        return (self.source, *self.shape.beside.values())
 
 
 def gate(condition: Any, branch: Any) -> Expr:
@@ -213,6 +217,15 @@ def mean(*terms: Any) -> Expr:
     return Fold("mean", tuple(map(lift, terms)))
 
 
+def median(*terms: Any) -> Expr:
+    return Fold("median", tuple(map(lift, terms)))
+
+
+def std(*terms: Any) -> Expr:
+    """How far several rewards of one sample disagree: `mean(a, b, c) - 0.5 * std(a, b, c)` is their pessimistic ensemble."""
+    return Fold("std", tuple(map(lift, terms)))
+
+
 def lift(x: Any) -> Expr:
     return x if isinstance(x, Expr) else Const(number(x))
 
@@ -230,7 +243,8 @@ def number_text(x: float) -> str:
 
 def call_text(name: str, params: Mapping[str, Any]) -> str:
     """`name` or `name(key=value, ...)`, keys sorted."""
-    return f"{name}({', '.join(f'{k}={params[k]!r}' for k in sorted(params))})" if params else name
+    texts = (f"{k}={params[k] if isinstance(params[k], Expr) else repr(params[k])}" for k in sorted(params))
+    return f"{name}({', '.join(texts)})" if params else name
 
 
 def _tight(e: Expr) -> str:
@@ -238,13 +252,13 @@ def _tight(e: Expr) -> str:
 
 
 class Evaluation:
-    """One evaluation over samples. `run(leaf, rows)` scores a leaf on samples by position; `shape(call, rewards)` applies a shape."""
+    """One evaluation over samples. `run(leaf, rows)` scores a leaf on some samples; `shape(call, rewards, beside)` applies a shape."""
 
     def __init__(
         self,
         samples: Sequence[Sample],
         run: Callable[[Any, np.ndarray], Rewards],
-        shape: Callable[[ShapeCall, Rewards], Rewards],
+        shape: Callable[[ShapeCall, Rewards, dict[str, Rewards]], Rewards],
     ) -> None:
         self.samples, self.run, self.shape = samples, run, shape
         self.memo: dict[str, tuple[Rewards, np.ndarray]] = {}
@@ -322,12 +336,19 @@ class Evaluation:
                 value = constant_like(branch.value, len(need)) if isinstance(branch, Const) else self._eval(branch, opened)
                 return algebra.choose(state, value)
             case Pipe(source, shape):
-                before = self._eval(source, self._whole(shape.scope, need))
-                after = self.shape(shape, before)
-                after.parts = after.parts or before.parts
-                after.evidence = {**before.evidence, **after.evidence}
-                return after
+                return self._pipe(source, shape, self._whole(shape.scope, need))
         raise TypeError(f"not a reward expression: {node!r}")
+
+    def _pipe(self, source: Expr, call: ShapeCall, need: np.ndarray) -> Rewards:
+        """The parts keep their raw values; a factor they entered with is no longer one, unless the shape says so."""
+        before = self._eval(source, need)
+        beside = {name: self._eval(expression, need) for name, expression in call.beside.items()}
+        after = self.shape(call, before, beside)
+        parts = {name: Part(part.rewards, None) for r in (*beside.values(), before) for name, part in r.parts.items()}
+        if hasattr(call.fn, "observe"):  # what a shape with state learns from, also on replay
+            parts.setdefault(str(source), Part(Rewards(**dict(before.grains())), None))
+        evidence = {name: entry for r in (*beside.values(), before, after) for name, entry in r.evidence.items()}
+        return Rewards(**dict(after.grains()), parts={**parts, **after.parts}, evidence=evidence)
 
 
 def constant_like(value: float, n: int) -> Rewards:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from typing import Any
 
 from guerdon.registry import Refused, find, names, nearest
 from guerdon.rewards import core, expr
 from guerdon.rewards.expr import Expr, Pipe, ShapeCall, lift
 
-COMBINE = {"gate": expr.gate, "min": expr.least, "max": expr.greatest, "mean": expr.mean}
+COMBINE = {"gate": expr.gate, "min": expr.least, "max": expr.greatest, "mean": expr.mean, "median": expr.median, "std": expr.std}
 BINARY = {
     ast.Add: lambda a, b: a + b,
     ast.Sub: lambda a, b: a - b,
@@ -65,7 +66,8 @@ class _Reader:
             case ast.Call(func=ast.Attribute(value=branch, attr="when"), args=[condition], keywords=[]):
                 return expr.When(lift(self.read(branch)), lift(self.read(condition)))
         raise self.refuse(
-            node, "is not allowed; use names, numbers, + - * /, one comparison, gate, min, max, mean, .when(...) and `| shape`."
+            node,
+            f"is not allowed; use names, numbers, + - * /, one comparison, {', '.join(COMBINE)}, .when(...) and `| shape`.",
         )
 
     def reward(self, node: ast.AST, name: str) -> core.Reward:
@@ -83,12 +85,19 @@ class _Reader:
         name = node.func if isinstance(node, ast.Call) else node
         if not isinstance(name, ast.Name):
             raise self.refuse(node, "is not a shape; write `| clip(0, 1)`.")
-        return find("shape", name.id).about["bind"](*map(self.value, args), **self.keywords(node, keywords))
+        return find("shape", name.id).about["bind"](*map(self.part, args), **self.keywords(node, keywords, self.part))
 
-    def keywords(self, node: ast.AST, keywords: list[ast.keyword]) -> dict[str, Any]:
+    def part(self, node: ast.expr) -> Any:
+        """A shape's parameter: a plain value, or a reward beside the one that it shapes."""
+        try:
+            return ast.literal_eval(node)
+        except ValueError:
+            return lift(self.read(node))
+
+    def keywords(self, node: ast.AST, keywords: list[ast.keyword], read: Callable[[ast.expr], Any] | None = None) -> dict[str, Any]:
         if any(k.arg is None for k in keywords):
             raise self.refuse(node, "uses **; name each parameter.")
-        return {str(k.arg): self.value(k.value) for k in keywords}
+        return {str(k.arg): (read or self.value)(k.value) for k in keywords}
 
     def value(self, node: ast.expr) -> Any:
         try:

@@ -101,7 +101,7 @@ def leaf_key(leaf: Reward, context: Context) -> bytes | None:
     if not leaf.pure:
         return None
     versions = []
-    for name in leaf.services:
+    for name in leaf.asks.values():
         service = context.service(name)
         if name == "workers":
             continue
@@ -114,7 +114,7 @@ def leaf_key(leaf: Reward, context: Context) -> bytes | None:
 def sample_key(head: bytes, fields: Mapping[str, Any]) -> bytes | None:
     """The key of one sample's fields under a reward; None where they are no plain data."""
     try:
-        return _digest((head, [x if type(x) is str else _plain(x) for x in fields.values()]))
+        return _digest((head, [x if type(x) is str else whole([x]) if isinstance(x, Sample) else _plain(x) for x in fields.values()]))
     except TypeError:
         return None
 

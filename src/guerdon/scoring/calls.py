@@ -57,7 +57,7 @@ def run(leaf: Reward, inputs: Sequence[Any], engine: Engine, seed: int) -> list[
         [out] = _here(leaf, [((), columns)], engine, _services(leaf, engine, seed, content))
         cells = _each(leaf, out, len(inputs))
         return list(cells) if not isinstance(cells, Rewards) else [Verdict.fail("a batch reward returns a list, not Rewards")] * len(inputs)
-    if leaf.inline or leaf.services or leaf.asynchronous:
+    if leaf.inline or leaf.asks or leaf.asynchronous:
         out = _here(leaf, [((), fields) for fields in inputs], engine, _services(leaf, engine, seed, content))
         return [to_verdict(value, leaf) for value in out]
     return _in_workers(leaf, inputs, engine)
@@ -71,7 +71,7 @@ def run_groups(leaf: Reward, groups: Sequence[list[Sample]], engine: Engine, see
 
 def _here(leaf: Reward, arguments: Sequence[tuple[tuple, Fields]], engine: Engine, services: Callable[[Any], Fields]) -> list[Any]:
     """What each call in this process returned, or failed where it raised."""
-    calls = [partial(leaf.fn, *args, **fields, **services(args[0] if args else fields), **leaf.params) for args, fields in arguments]
+    calls = [partial(leaf.fn, *args, **fields, **services(args[0] if args else fields), **leaf.settings) for args, fields in arguments]
     return engine.loop.all(calls, leaf.deadline) if leaf.asynchronous else [attempt(call) for call in calls]
 
 
@@ -87,7 +87,7 @@ def attempt(call: Callable[[], Any]) -> Any:
 
 def _services(leaf: Reward, engine: Engine, seed: int, digest: Callable[[Any], bytes | None]) -> Callable[[Any], Fields]:
     """The services of a call by its other arguments. `rng` is seeded by what is scored, whatever stands beside it."""
-    shared = {name: engine.service(name) for name in leaf.services if name != "rng"}
+    shared = {name: engine.service(service) for name, service in leaf.asks.items() if service != "rng"}
     if "rng" not in leaf.services:
         return lambda given: shared
     seen: Counter[int] = Counter()
@@ -132,7 +132,7 @@ class InWorker:
         enough = time.monotonic() + self.leaf.deadline / 4
         for fields in several:
             try:
-                cells.append(to_verdict(self.leaf.fn(**fields, **self.leaf.params), self.leaf))
+                cells.append(to_verdict(self.leaf.fn(**fields, **self.leaf.settings), self.leaf))
             except (RecursionError, MemoryError):
                 if len(several) == 1:
                     raise

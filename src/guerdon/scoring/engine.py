@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -53,12 +53,12 @@ class Engine:
     def check(self, expression: Expr | str) -> Expr:
         """The expression, read. Raises Refused, before anything runs, for what cannot be read or put together and for a missing service."""
         root = parse(expression)
-        for leaf in leaves(root):
-            for name in leaf.services:
+        for what, asks in asking(root):
+            for name in asks.values():
                 if name != "workers" and self.context.service(name) is None:
                     there = [*self.context.models, *(s for s in SERVICES if self.context.service(s) is not None)]
                     raise Refused(
-                        f"The reward {leaf.name!r} wants {name!r}, which is neither a field of a sample nor a service or model of this run"
+                        f"The {what} wants {name!r}, which is neither a field of a sample nor a service or model of this run"
                         + nearest(name, [*FIELDS, *there])
                     )
         Evaluation((), self._no_rows, self._try_shape).of(root)  # no samples: refuses grains and parameters that do not go together
@@ -67,10 +67,10 @@ class Engine:
     def _no_rows(self, leaf: Reward, rows: np.ndarray) -> Rewards:
         raise AssertionError(f"{leaf} was called without samples")
 
-    def _try_shape(self, call: ShapeCall, rewards: Rewards) -> Rewards:
+    def _try_shape(self, call: ShapeCall, rewards: Rewards, beside: dict[str, Rewards]) -> Rewards:
         try:
             with warnings.catch_warnings(action="ignore"):
-                return call.fn(rewards, (), self.context)
+                return call.fn(rewards, (), self.context, **beside)
         except Refused:
             raise
         except Exception:  # a user's shape that cannot take an empty batch may still take a full one
@@ -140,9 +140,9 @@ class _Scoring:
         head = leaf_key(leaf, self.engine.context) if self.engine.cache is not None else None
         return self.by_sample(leaf, chosen, head) if leaf.scope == "sample" else self.by_group(leaf, chosen, head)
 
-    def shape(self, call: ShapeCall, rewards: Rewards) -> Rewards:
+    def shape(self, call: ShapeCall, rewards: Rewards, beside: dict[str, Rewards]) -> Rewards:
         try:
-            return call.fn(rewards, self.samples, self.engine.context)
+            return call.fn(rewards, self.samples, self.engine.context, **beside)
         except (Refused, Broke):
             raise
         except Exception as error:
@@ -206,6 +206,12 @@ def lasting(cell: Cell) -> bool:
 def leaves(root: Expr) -> list[Reward]:
     """The rewards of an expression, each once."""
     return list({str(node): node for node in root.walk() if isinstance(node, Reward)}.values())
+
+
+def asking(root: Expr) -> list[tuple[str, Mapping[str, str]]]:
+    """The rewards and shapes of an expression, and the services and models that each asks for, by parameter."""
+    shapes = {str(node.shape): node.shape for node in root.walk() if isinstance(node, Pipe)}.values()
+    return [(f"reward {leaf.name!r}", leaf.asks) for leaf in leaves(root)] + [(f"shape {call.name!r}", call.asks) for call in shapes]
 
 
 def needs_groups(root: Expr) -> bool:

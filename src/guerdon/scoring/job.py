@@ -25,7 +25,7 @@ from guerdon.scoring.files import BYTES, ROWS, Aside, JsonlWriter, Row, Source, 
 from guerdon.scoring.summary import Summary
 from guerdon.spans import mark
 
-MARKED = {"answer", "thinking", "steps"}  # the fields that stand in a sample's marks
+MARKED = {"answer", "thinking", "steps", "sample"}  # the fields that stand in a sample's marks
 
 
 def score_file(

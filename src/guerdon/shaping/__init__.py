@@ -1,4 +1,14 @@
 """Rewards -> rewards."""
 
 from guerdon.shaping.bounds import clip as clip
+from guerdon.shaping.constrained import multiplier as multiplier
 from guerdon.shaping.core import shape as shape
+from guerdon.shaping.normalise import batch_norm as batch_norm
+from guerdon.shaping.normalise import group_norm as group_norm
+from guerdon.shaping.normalise import running_norm as running_norm
+from guerdon.shaping.process import step_clip as step_clip
+from guerdon.shaping.process import step_delta as step_delta
+from guerdon.shaping.reference import centred as centred
+from guerdon.shaping.reference import log_sigmoid as log_sigmoid
+from guerdon.shaping.reference import par as par
+from guerdon.shaping.schedule import fade as fade

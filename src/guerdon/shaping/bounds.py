@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from guerdon.registry import Refused
-from guerdon.samples import Context, Grain, Rewards, Sample
+from guerdon.samples import Context, Rewards, Sample
 from guerdon.shaping.core import shape
 
 
@@ -16,8 +16,4 @@ def clip(rewards: Rewards, samples: Sequence[Sample], context: Context, low: flo
     """min(max(r, low), high) of every scored value, in every grain. Raises Refused where low is above high."""
     if low > high:
         raise Refused(f"clip(low={low}, high={high}): low is above high; swap them.")
-    return Rewards(
-        **{name: Grain.of(np.clip(g.value, low, high), g.state, g.reason) for name, g in rewards.grains()},
-        parts=rewards.parts,
-        evidence=rewards.evidence,
-    )
+    return rewards.map(lambda g: np.clip(g.value, low, high))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from guerdon.backends.base import LossCall
-from guerdon.credit import kl_reward, lambda_returns
+from guerdon.credit import critic_view, kl_reward, lambda_returns
 from guerdon.samples import Batch, Kept, Progress, Rewards, Sample, collate
 from guerdon.training import measure
 from guerdon.training import metrics as m
@@ -119,14 +119,16 @@ def assemble(run: Run, stage: Running, found: Gathered) -> Batch:
     for name in stage.fields:
         if name == "ref_logprobs":
             batch.fields[name] = run.forward("reference", batch, "logprobs", stage.temperature)
-        elif name == "values":
-            batch.fields[name] = run.forward("critic", batch, "values", stage.temperature)
+        elif name in stage.critics.values():
+            batch.fields[name] = run.forward(name.replace("values", "critic"), batch, "values", stage.temperature)
         elif name == "entropy":
             batch.fields[name] = run.forward("policy", batch, "entropy", stage.temperature)
     if stage.spec.kl is not None:
         batch = kl_reward(batch, stage.spec.kl.coefficient, stage.spec.kl.estimator)
     if stage.spec.critic is not None:
-        batch.fields["returns"] = lambda_returns(batch, stage.spec.critic.gamma, stage.spec.critic.lam)
+        for name in stage.critics.values():
+            returns = lambda_returns(critic_view(batch, name), stage.spec.critic.gamma, stage.spec.critic.lam)
+            batch.fields[name.replace("values", "returns")] = returns
     return batch
 
 
@@ -147,7 +149,7 @@ def update(run: Run, stage: Running, batch: Batch, step: int) -> dict[str, float
     """`passes` times through the batch, each in `minibatches` optimiser steps. Metrics are means over them."""
     spec = stage.spec.train
     lr = learning_rate(spec, step - stage.first)
-    policy, critic = run.models["policy"], run.models.get("critic") if stage.spec.critic else None
+    policy = run.models["policy"]
     seen: list[dict[str, float]] = []
     rng = np.random.default_rng([run.recipe.seed, stage.index, step, 2**20])
     for part in optimiser_batches(batch, spec.passes, spec.minibatches, rng):
@@ -160,11 +162,13 @@ def update(run: Run, stage: Running, batch: Batch, step: int) -> dict[str, float
         values, usage = policy.forward_backward(part, stage.losses if seen else [*stage.losses, *stage.monitors], stage.temperature)
         run.context.spend("update", usage)
         seen.append({k: v if k == m.LOSS else v / share for k, v in values.items()} | policy.optim_step(lr, spec.clip, spec.weight_decay))
-        if critic is not None and stage.spec.critic is not None:
-            values, usage = critic.forward_backward(part, [LossCall("value_mse")], stage.temperature)
+        for name, field in stage.critics.items():
+            assert stage.spec.critic is not None
+            own = replace(part, fields={**part.fields, "returns": part.fields[field.replace("values", "returns")]})
+            values, usage = run.models[name].forward_backward(own, [LossCall("value_mse")], stage.temperature)
             run.context.spend("update", usage)
-            critic.optim_step(stage.spec.critic.lr, stage.spec.critic.clip)
-            seen[-1][m.VALUE_LOSS] = values["value_error"] / share / 2
+            run.models[name].optim_step(stage.spec.critic.lr, stage.spec.critic.clip)
+            seen[-1][m.VALUE_LOSS + name.removeprefix("critic")] = values["value_error"] / share / 2
     names = dict.fromkeys(name for values in seen for name in values)
     return {m.LR: lr} | measure.of_batch(batch) | {name: float(np.mean([v[name] for v in seen if name in v])) for name in names}
 

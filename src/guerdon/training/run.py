@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import time
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from guerdon.backends.base import LossCall, Model, require
-from guerdon.recipe import Recipe, Stage, Use, bind
+from guerdon.recipe import Recipe, Stage, Use, bind, critics
 from guerdon.registry import Interrupted, Refused, find
 from guerdon.rewards import parse
 from guerdon.rewards.expr import Const, Expr, Pipe
@@ -60,8 +61,9 @@ class Running:
         reads = set(find("credit", spec.credit.use).needs) if spec.credit else set()
         reads |= {name for use in spec.loss for name in find("loss", use.use).about.get("fields", ())}
         reads |= {"ref_logprobs"} if spec.kl or "reference" in recipe.models else set()
-        reads |= {"values"} if spec.critic else set()
-        self.fields = sorted(reads - {"returns", "logprobs"})
+        self.critics = critics(recipe) if spec.critic else {}
+        reads |= set(self.critics.values())
+        self.fields = sorted(reads - {"returns", "logprobs", "values/*"})
         monitors = ["logprob_gap"] * (spec.credit is not None) + ["kl_to_reference"] * ("ref_logprobs" in reads)
         self.monitors = [LossCall(name) for name in monitors]
         self.skips_zero = spec.critic is None and all(find("loss", use.use).about.get("vanishes") for use in spec.loss)
@@ -73,20 +75,31 @@ class Running:
         """Pieces that may have hooks, with a name that is the same in every run of the recipe."""
         yield "select", self.select
         yield from ((f"keep/{i}", keep) for i, keep in enumerate(self.keep))
-        shapes = [node.shape for node in self.reward.walk() if isinstance(node, Pipe)]
-        yield from ((f"shape/{i}/{call.name}", call.fn) for i, call in enumerate(shapes))
+        yield from ((name, pipe.shape.fn) for name, pipe in self.shapes())
+
+    def shapes(self) -> Iterator[tuple[str, Pipe]]:
+        """Every shape with what it stands on, inner ones first: what `prepare` scores through one is prepared by then."""
+        pipes = list({str(node): node for node in self.reward.walk() if isinstance(node, Pipe)}.values())
+        yield from ((f"shape/{i}/{pipe.shape.name}", pipe) for i, pipe in reversed(list(enumerate(pipes))))
 
     def prepare(self, tasks: Sequence[Task], run: Run) -> None:
+        """Every hook `prepare`, with the tasks that were not seen yet; a shape is handed the score of the expression it stands on."""
         new = [task for task in tasks if task.id not in self.prepared]
-        for _, piece in self.stateful():
+        hooks = [(piece, self.reward) for name, piece in self.stateful() if not name.startswith("shape/")]
+        hooks += [(pipe.shape.fn, pipe.source) for _, pipe in self.shapes()]
+        for piece, expression in hooks:
             if new and hasattr(piece, "prepare"):
-                piece.prepare(new, run.context.score, run.context)
+                piece.prepare(new, functools.partial(run.engine.score, expression), run.context)
         self.prepared.update(task.id for task in new)
 
     def observe(self, samples: Sequence[Sample], rewards: Rewards, context: Context, on: str) -> None:
-        for _, piece in self.stateful():
-            if hasattr(piece, "observe"):
+        """Every hook `observe`, with the rewards; a shape is handed those of the expression it stands on."""
+        for name, piece in self.stateful():
+            if hasattr(piece, "observe") and not name.startswith("shape/"):
                 piece.observe(samples, rewards, context, on=on)
+        for _, pipe in self.shapes():
+            if hasattr(pipe.shape.fn, "observe"):
+                pipe.shape.fn.observe(samples, rewards.parts[str(pipe.source)].rewards, context, on=on)
 
     def learn(self, batch: Batch, context: Context) -> dict[str, float]:
         """The `update` hook of what learns beside the policy, once a step."""
@@ -121,7 +134,7 @@ class Run:
         self.check_capabilities()
         self.context = Context(models=self.models, progress=Progress(0, self.total))
         self.engine = Engine(self.context, workers=recipe.workers, on_hostile=recipe.on_hostile)
-        self.context.score = lambda samples: self.engine.score(self.stages[0].reward, samples)
+        self.at(self.stages[0])
         for stage in self.stages:
             for expression in (stage.reward, stage.correct):
                 if not isinstance(expression, Const):
@@ -131,12 +144,16 @@ class Run:
         self.trackers = list(trackers)
         self.seconds: dict[str, float] = {}
 
+    def at(self, stage: Running) -> None:
+        """From now on, `score` among the services is the reward of this stage."""
+        self.context.score = functools.partial(self.engine.score, stage.reward)
+
     def check_capabilities(self) -> None:
         for stage in self.stages:
             for use in stage.spec.loss:
                 require("policy", self.models["policy"], f"The loss {use.use!r}", find("loss", use.use).needs)
-            if "values" in stage.fields:
-                require("critic", self.models["critic"], f"The credit {stage.spec.credit and stage.spec.credit.use!r}", ("values",))
+            for name in stage.critics:
+                require(name, self.models[name], f"The credit {stage.spec.credit and stage.spec.credit.use!r}", ("values",))
         for name, spec in self.recipe.models.items():
             if spec.of is not None and spec.tau < 1:
                 require(name, self.models[name], f"tau {spec.tau} of the model {name!r}", ("average",))
@@ -226,6 +243,7 @@ class Run:
         self.seconds = {}
         start, before = time.perf_counter(), self.context.usage.get("rollouts")
         stage = next(s for s in self.stages if step <= s.last)
+        self.at(stage)
         values: dict[str, Any] = {m.STEP: step, m.STAGE: stage.index}
         if step > 0:
             values |= train_step(self, stage, step)
@@ -254,6 +272,7 @@ class Run:
         params |= {"temperature": spec.temperature} | ({"max_tokens": spec.max_tokens} if spec.max_tokens else {})
         self.context.rng = np.random.default_rng([self.recipe.seed, 2**21])
         self.context.progress = Progress(step, self.total)
+        stage.prepare(self.eval_tasks, self)
         own = replace(self.context, usage={})  # the tokens of an evaluation are not those of training
         samples = bind("rollout", Use(use="parallel", **params))(self.models["policy"], self.eval_tasks, spec.samples, own)
         rewards = self.score(stage.reward, samples, f"{stage.index}/{step}/eval")
@@ -279,7 +298,7 @@ class Run:
         """Models that a checkpoint holds: those that learn or follow; the frozen ones are opened anew."""
         out = {"policy": self.models["policy"]}
         for name, spec in self.recipe.models.items():
-            if name == "critic" or (spec.of is not None and spec.every is not None):
+            if name in critics(self.recipe) or (spec.of is not None and spec.every is not None):
                 out[name] = self.models[name]
         return out
 
@@ -303,7 +322,7 @@ def open_models(recipe: Recipe) -> dict[str, Model]:
     for name, spec in recipe.models.items():
         source = recipe.models[spec.of] if spec.of else spec
         params = {k: v for k, v in source.params.items() if not spec.of or k not in ("head", "adapter", "trainable")}
-        if spec.of or name not in ("policy", "critic"):
+        if spec.of or (name != "policy" and name not in critics(recipe)):
             params.setdefault("trainable", False)
         out[name] = find("backend", source.backend).fn(source.path, **params)
     return out
