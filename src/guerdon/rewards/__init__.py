@@ -11,6 +11,8 @@ from guerdon.rewards.expr import least as least
 from guerdon.rewards.expr import mean as mean
 from guerdon.rewards.expr import median as median
 from guerdon.rewards.expr import std as std
+from guerdon.rewards.grounding import iou as iou
+from guerdon.rewards.grounding import point_in_box as point_in_box
 from guerdon.rewards.math import math as math
 from guerdon.rewards.overlap import bleu as bleu
 from guerdon.rewards.overlap import chrf as chrf
@@ -20,6 +22,7 @@ from guerdon.rewards.parse import parse as parse
 from guerdon.rewards.qa import choice as choice
 from guerdon.rewards.qa import qa_exact as qa_exact
 from guerdon.rewards.qa import qa_f1 as qa_f1
+from guerdon.rewards.patterns import reasoning_patterns as reasoning_patterns
 from guerdon.rewards.sat import satquest as satquest
 from guerdon.rewards.surrogate import format_only as format_only
 from guerdon.rewards.surrogate import surrogate as surrogate

@@ -3,6 +3,8 @@
 from guerdon.shaping.bounds import clip as clip
 from guerdon.shaping.constrained import multiplier as multiplier
 from guerdon.shaping.core import shape as shape
+from guerdon.shaping.noise import calibrated as calibrated
+from guerdon.shaping.noise import flip as flip
 from guerdon.shaping.normalise import batch_norm as batch_norm
 from guerdon.shaping.normalise import group_norm as group_norm
 from guerdon.shaping.normalise import running_norm as running_norm
