@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from guerdon.evals import checks, methods
+from guerdon.evals import checks, methods, verbs
 from guerdon.registry import Broke, Refused
 
 CHECK = """
@@ -71,3 +71,32 @@ def test_every_row_names_functions_that_are_there_and_paths_that_exist() -> None
             assert callable(methods.resolve(function)), function
         for path in filter(None, (row.check, row.recipe)):
             assert (root / path).is_file(), path
+
+
+COMPARISON = """
+LONG, CLAIM, SEEDS, VARIANTS = True, "b is the greatest", (0, 1), ("a", "b", "c")
+
+def measure(variant, seed):
+    return VARIANTS.index(variant) % 2 + seed
+
+def holds(found):
+    return max(found, key=lambda name: sum(found[name])) == "b"
+
+def report(found, folder):
+    (folder / "picture.png").write_bytes(b"x")
+    return "\\n".join(f"{name} {values}" for name, values in found.items())
+"""
+
+
+def test_a_comparison_over_many_methods(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (folder / "several.py").write_text(COMPARISON)
+    found = checks.run("several")
+    assert isinstance(found, checks.Comparison)
+    assert (found.ok, found.found) == (True, {"a": [0, 1], "b": [1, 2], "c": [0, 1]})
+    assert found.table == "a [0, 1]\nb [1, 2]\nc [0, 1]"
+    assert (found.folder / "picture.png").is_file()
+    assert verbs.check("several", False, False) == 0
+    write(folder, "bad", {"baseline": 1.0, "method": 1.0, "ablated": 0.0})
+    (folder / "several.py").write_text(COMPARISON.replace("def measure", "def unmeasured"))
+    assert verbs.check(None, True, False) == 1  # the comparison, which would break off, stands outside --all

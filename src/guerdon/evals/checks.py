@@ -7,6 +7,11 @@ A check is a Python file with
     holds(baseline, method)    -> bool, of two lists of what `measure` returned
 "ablated" is the method without its key term: the claim must fail for it, or the check proves nothing. Each measurement is a process of its
 own, two at a time, and is kept, so that a check that was stopped goes on where it was.
+
+A comparison over many methods has LONG = True, stands outside `--all`, and in the place of BASELINE and METHOD
+    VARIANTS                   the names of what is compared
+    holds(found)               -> bool, found: variant -> what `measure` returned, a seed each
+    report(found, folder)      -> the table, as text, after its pictures are written into the folder
 """
 
 from __future__ import annotations
@@ -18,9 +23,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +34,24 @@ from guerdon.envs.tiny import cache_folder
 from guerdon.registry import Broke, Refused, nearest
 
 VARIANTS = ("baseline", "method", "ablated")
+
+
+@dataclass
+class Comparison:
+    """What a comparison over many methods found. `table` is for reading; its pictures stand in `folder`."""
+
+    name: str
+    claim: str
+    found: dict[str, list[Any]]
+    seeds: list[int]
+    ok: bool
+    seconds: float
+    table: str
+    folder: Path
+
+    @property
+    def verdict(self) -> str:
+        return "holds" if self.ok else "does not hold"
 
 
 @dataclass
@@ -81,30 +104,30 @@ def load(name: str) -> ModuleType:
     return module
 
 
-def run(name: str, jobs: int = 2, fresh: bool = False, tick: Callable[[int, int], None] | None = None) -> Finding:
+def run(name: str, jobs: int = 2, fresh: bool = False, tick: Callable[[int, int], None] | None = None) -> Finding | Comparison:
     """Run a check, or what is left of it. tick(done, all) is called after each measurement. Raises Broke where one fails."""
     module, path = load(name), available()[name.replace("_", "-")]
     kept = Kept(path, fresh)
-    todo = [(variant, seed) for variant in VARIANTS for seed in module.SEEDS if (variant, seed) not in kept]
-    total = len(VARIANTS) * len(module.SEEDS)
+    variants = getattr(module, "VARIANTS", VARIANTS)
+    todo = [(variant, seed) for seed in module.SEEDS for variant in variants if (variant, seed) not in kept]
+    total = len(variants) * len(module.SEEDS)
     start = time.perf_counter()
     with ThreadPoolExecutor(jobs) as pool:
         for done, (variant, seed, value) in enumerate(pool.map(lambda job: (*job, _measure(name, *job)), todo), total - len(todo) + 1):
             kept.add(variant, seed, value, (time.perf_counter() - start))
             if tick:
                 tick(done, total)
+    if variants is not VARIANTS:
+        found = {variant: [kept[variant, seed] for seed in module.SEEDS] for variant in variants}
+        pictures = Path("runs") / "checks" / path.stem
+        pictures.mkdir(parents=True, exist_ok=True)
+        table, ok = module.report(found, pictures), bool(module.holds(found))
+        return Comparison(name, module.CLAIM, found, list(module.SEEDS), ok, kept.seconds, table, pictures)
     baseline, method, ablated = ([kept[variant, seed] for seed in module.SEEDS] for variant in VARIANTS)
     return Finding(
         name, module.CLAIM, baseline, method, ablated, list(module.SEEDS),
         bool(module.holds(baseline, method)), not module.holds(baseline, ablated), kept.seconds,
     )  # fmt: skip
-
-
-def run_all(fresh: bool = False) -> Iterator[Finding]:
-    """Every check that is not a comparison over many methods (`LONG = True`)."""
-    for name in available():
-        if not getattr(load(name), "LONG", False):
-            yield run(name, fresh=fresh)
 
 
 def _measure(name: str, variant: str, seed: int) -> Any:
@@ -144,10 +167,6 @@ class Kept:
         self.values[f"{variant}/{seed}"] = {"value": value, "seconds": seconds}
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text(json.dumps(self.values))
-
-
-def as_dict(finding: Finding) -> dict[str, Any]:
-    return {**asdict(finding), "verdict": finding.verdict}
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def check(name: str | None, every: bool, fresh: bool) -> int:
         known = rows.methods()
         path = known[name].check if name in known else None
         names = [Path(path).stem if path else str(name)]
-    return max(_one(n, fresh) for n in names)
+    return max((_one(n, fresh) for n in names), default=0)
 
 
 def _one(name: str, fresh: bool) -> int:
@@ -46,6 +46,12 @@ def _one(name: str, fresh: bool) -> int:
     with Progress(console=out, transient=True) as bar:
         task = bar.add_task("measuring", total=None)
         found = checks.run(name, fresh=fresh, tick=lambda done, total: bar.update(task, completed=done, total=total))
+    if isinstance(found, checks.Comparison):
+        out.print(found.table, highlight=False)
+        out.print(
+            f"  seeds {found.seeds}, {found.seconds:.0f} s: [bold]{found.verdict}[/bold]; pictures in {found.folder}", highlight=False
+        )
+        return 0 if found.ok else 1
     out.print(f"  baseline  {module.BASELINE}: {found.baseline}", highlight=False)
     out.print(f"  method    {module.METHOD}: {found.method}", highlight=False)
     out.print(f"  without its key term: {found.ablated}", highlight=False)
