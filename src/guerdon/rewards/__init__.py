@@ -5,6 +5,8 @@ from guerdon.rewards.arithmetic import arithmetic_steps as arithmetic_steps
 from guerdon.rewards.arithmetic import closeness as closeness
 from guerdon.rewards.core import Reward as Reward
 from guerdon.rewards.core import reward as reward
+from guerdon.rewards.degenerate import language as language
+from guerdon.rewards.degenerate import repetition as repetition
 from guerdon.rewards.expr import gate as gate
 from guerdon.rewards.expr import greatest as greatest
 from guerdon.rewards.expr import least as least
@@ -13,6 +15,7 @@ from guerdon.rewards.expr import median as median
 from guerdon.rewards.expr import std as std
 from guerdon.rewards.grounding import iou as iou
 from guerdon.rewards.grounding import point_in_box as point_in_box
+from guerdon.rewards.labels import class_name as class_name
 from guerdon.rewards.math import math as math
 from guerdon.rewards.overlap import bleu as bleu
 from guerdon.rewards.overlap import chrf as chrf
@@ -23,6 +26,8 @@ from guerdon.rewards.qa import choice as choice
 from guerdon.rewards.qa import qa_exact as qa_exact
 from guerdon.rewards.qa import qa_f1 as qa_f1
 from guerdon.rewards.patterns import reasoning_patterns as reasoning_patterns
+from guerdon.rewards.retrieval import ndcg as ndcg
+from guerdon.rewards.retrieval import recall as recall
 from guerdon.rewards.sat import satquest as satquest
 from guerdon.rewards.surrogate import format_only as format_only
 from guerdon.rewards.surrogate import surrogate as surrogate
