@@ -39,7 +39,7 @@ def constrained(batch: Batch, gamma: float = 1.0, lam: float = 0.95) -> Float[Te
 
     A_i is GAE of part i under its own critic, whitened (mean 0, standard deviation 1) over the living tokens that the policy wrote; m_i
     is the factor with which the part enters the reward, which `| multiplier(threshold)` moves. Without a critic `kl` there is no
-    A_kl. Raises Refused for a part that does not enter as a sum. Source: arXiv:2310.04373, its released code.
+    A_kl. Raises Refused for a part that does not enter as a sum. Source: arXiv:2310.04373, its released code, which whitens minibatches.
     """
     names = sorted(name.removeprefix("values/") for name in batch.fields if name.startswith("values/"))
     factors = {name: part_of(batch, name).coefficient for name in names if name != "kl"}
@@ -58,4 +58,5 @@ def constrained(batch: Batch, gamma: float = 1.0, lam: float = 0.95) -> Float[Te
 def _white(x: Float[Tensor, "n t"], live: Bool[Tensor, "n t"]) -> Float[Tensor, "n t"]:
     if not bool(live.any()):
         return x.new_zeros(x.shape)
+    x = x - x[live].min()  # equal values are then 0 exactly, whatever they are
     return ((x - x[live].mean()) / (x[live].std(correction=0) + 1e-8)).where(live, 0.0)

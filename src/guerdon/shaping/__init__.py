@@ -8,9 +8,12 @@ from guerdon.shaping.noise import flip as flip
 from guerdon.shaping.normalise import batch_norm as batch_norm
 from guerdon.shaping.normalise import group_norm as group_norm
 from guerdon.shaping.normalise import running_norm as running_norm
+from guerdon.shaping.process import renorm as renorm
 from guerdon.shaping.process import step_clip as step_clip
 from guerdon.shaping.process import step_delta as step_delta
 from guerdon.shaping.reference import centred as centred
 from guerdon.shaping.reference import log_sigmoid as log_sigmoid
 from guerdon.shaping.reference import par as par
 from guerdon.shaping.schedule import fade as fade
+from guerdon.shaping.squash import squash as squash
+from guerdon.shaping.trust import trust as trust

@@ -19,7 +19,8 @@ class multiplier:
     kind "at_least": m = sigmoid(l), within (0, 1).  kind "equal": m = tanh(l), negative where the mean is above, to push it back.
     After each batch of training, l takes a step of SGD (`lr`, `momentum`) down m(l) * (mean - threshold): m rises while the mean is below
     the threshold, and falls above it. l begins at `start`. State: l and its momentum. The factor of the part becomes m, which the credit
-    `constrained` reads. Metric: multiplier. Source: arXiv:2310.04373, its released code (whose l begins at normal noise of 0.01).
+    `constrained` reads. Metric: multiplier/REWARD, of the reward it stands on. Source: arXiv:2310.04373, its released code (whose l begins
+    at normal noise of 0.01, takes a step each minibatch, and whose mean is of the reward to go over all tokens).
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class multiplier:
 
     @property
     def value(self) -> float:
-        return float(1 / (1 + np.exp(-self.level)) if self.kind == "at_least" else np.tanh(self.level))
+        return float((1 + np.tanh(self.level / 2)) / 2 if self.kind == "at_least" else np.tanh(self.level))
 
     def __call__(self, rewards: Rewards, samples: Sequence[Sample], context: Context) -> Rewards:
         m = self.value

@@ -53,13 +53,13 @@ class running_norm:
 
     kind "standard": (r - m) / (s + 1e-6).  "clip": r held within m +- s.  "range": (r - low) / (high - low) of the values seen, held within
     0 and 1. Until a first batch was seen, values stay as they are. State: count, mean, sum of squares, extremes; part of the checkpoint.
-    Source: arXiv:2502.18770, where these are the baselines of `par`.
+    Source: arXiv:2502.18770, where these are the baselines of `par` (its release counts the batch itself in before it shapes it).
     """
 
     def __init__(self, kind: Literal["standard", "clip", "range"] = "standard") -> None:
         if kind not in ("standard", "clip", "range"):
             raise Refused(f"running_norm(kind={kind!r}): kind is standard, clip or range.")
-        self.kind, self.count, self.mean, self.squares, self.low, self.high = kind, 0, 0.0, 0.0, np.inf, -np.inf
+        self.kind, self.count, self.mean, self.squares, self.low, self.high = kind, 0, 0.0, 0.0, 0.0, 0.0
 
     def __call__(self, rewards: Rewards, samples: Sequence[Sample], context: Context) -> Rewards:
         if not self.count:
@@ -75,6 +75,8 @@ class running_norm:
         seen = np.concatenate([g.value[g.scored] for _, g in rewards.grains()])
         if on != "train" or not len(seen):
             return
+        if not self.count:
+            self.low = self.high = float(seen[0])
         count, apart = self.count + len(seen), float(seen.mean()) - self.mean
         self.squares += float(seen.var()) * len(seen) + apart**2 * self.count * len(seen) / count  # Chan's update: no cancellation
         self.mean += apart * len(seen) / count

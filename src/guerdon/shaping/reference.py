@@ -16,6 +16,7 @@ from guerdon.registry import Refused
 from guerdon.rollouts import parallel
 from guerdon.samples import Context, Rewards, Sample, State, Task
 from guerdon.shaping.core import shape
+from guerdon.shaping.squash import Kind, squashed
 
 
 class AgainstReference:
@@ -73,25 +74,30 @@ class centred(AgainstReference):
 
 @shape(scope="sample", grains=("outcome",), changes_state=True)
 class par(AgainstReference):
-    """Preference as reward: mean over the reference's rewards of sigmoid(slope * (r - reference)).
+    """Preference as reward: mean over the reference's rewards of sigmoid(slope * (r - reference - shift)).
 
-    For a Bradley-Terry reward and slope 1, the probability that this answer beats one of the reference's: within (0, 1), steep where the
-    policy starts, flat once it is ahead. Stands before a KL penalty. Source: arXiv:2502.18770, its released code.
+    For a Bradley-Terry reward, slope 1 and shift 0, the probability that this answer beats one of the reference's: within (0, 1), steep
+    where the policy starts, flat once it is ahead. Stands before a KL penalty. Its competitors of the same form: kind tanh, arctan or
+    polynomial (see `squash`), and shift 3 (slow, then fast). Raises Refused for another kind. Source: arXiv:2502.18770, its released code,
+    whose penalty on long answers is a reward of its own here (`length`).
     """
 
     def __init__(
-        self, slope: float = 1.0, samples: int = 10, model: str = "reference", max_tokens: int = 256, temperature: float = 1.0
-    ) -> None:
+        self, slope: float = 1.0, samples: int = 10, model: str = "reference", max_tokens: int = 256, temperature: float = 1.0,
+        kind: Kind = "sigmoid", shift: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__(samples, model, max_tokens, temperature)
-        self.slope = slope
+        self.kind, self.slope, self.shift = kind, slope, shift
+        squashed(np.zeros(1), kind, slope, shift)  # refuses a kind before the run
 
     def value(self, r: float, reference: np.ndarray) -> float:
-        return float(np.exp(-np.logaddexp(0.0, -self.slope * (r - reference))).mean())
+        return float(squashed(r - reference, self.kind, self.slope, self.shift).mean())
 
 
 @shape(scope="sample", grains=("outcome",), changes_state=True)
 class log_sigmoid(AgainstReference):
-    """log sigmoid(r - high), high the `quantile` (0.85) of the reference's rewards as of a normal distribution: mean + z * (std + 1e-5).
+    """log sigmoid(r - high), high the `quantile` (0.85) of the reference's rewards as of a normal distribution: mean + z * (std + 1e-5),
+    std with n - 1 (0 of one answer).
 
     log P(good) where good means better than `high`: slope 1 for poor answers, flat for good ones. Several properties are ADDED,
     `(a | log_sigmoid) + (b | log_sigmoid)`: log P(good in every one), so that none buys another back. Source: arXiv:2402.00742; the normal
@@ -107,4 +113,5 @@ class log_sigmoid(AgainstReference):
         self.z = NormalDist().inv_cdf(quantile)
 
     def value(self, r: float, reference: np.ndarray) -> float:
-        return -float(np.logaddexp(0.0, reference.mean() + self.z * (reference.std() + 1e-5) - r))
+        spread = reference.std(ddof=1) if len(reference) > 1 else 0.0
+        return -float(np.logaddexp(0.0, reference.mean() + self.z * (spread + 1e-5) - r))

@@ -89,7 +89,7 @@ class Running:
         hooks += [(pipe.shape.fn, pipe.source) for _, pipe in self.shapes()]
         for piece, expression in hooks:
             if new and hasattr(piece, "prepare"):
-                piece.prepare(new, functools.partial(run.engine.score, expression), run.context)
+                piece.prepare(new, functools.partial(run.score, expression, key=f"{self.index}/prepare"), run.context)
         self.prepared.update(task.id for task in new)
 
     def observe(self, samples: Sequence[Sample], rewards: Rewards, context: Context, on: str) -> None:
@@ -102,8 +102,10 @@ class Running:
                 pipe.shape.fn.observe(samples, rewards.parts[str(pipe.source)].rewards, context, on=on)
 
     def learn(self, batch: Batch, context: Context) -> dict[str, float]:
-        """The `update` hook of what learns beside the policy, once a step."""
-        return {k: v for _, piece in self.stateful() if hasattr(piece, "update") for k, v in piece.update(batch, context).items()}
+        """The `update` hook of what learns beside the policy, once a step; the metrics of a shape end with the reward it stands on."""
+        end = {name: f"/{pipe.source}" for name, pipe in self.shapes()}
+        hooks = [(end.get(name, ""), piece) for name, piece in self.stateful() if hasattr(piece, "update")]
+        return {k + ending: v for ending, piece in hooks for k, v in piece.update(batch, context).items()}
 
     def state_dict(self) -> dict[str, Any]:
         state = {name: piece.state_dict() for name, piece in self.stateful() if hasattr(piece, "state_dict")}
