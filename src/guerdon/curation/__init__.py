@@ -2,6 +2,8 @@
 
 from guerdon.curation.core import keep as keep
 from guerdon.curation.core import select as select
+from guerdon.curation.links import linked as linked
+from guerdon.curation.pairs import best_worst as best_worst
 from guerdon.curation.rows import dynamic_sampling as dynamic_sampling
 from guerdon.curation.rows import overlong_filter as overlong_filter
 from guerdon.curation.rows import overlong_mask as overlong_mask

@@ -3,6 +3,7 @@
 from guerdon.rewards.arithmetic import arithmetic as arithmetic
 from guerdon.rewards.arithmetic import arithmetic_steps as arithmetic_steps
 from guerdon.rewards.arithmetic import closeness as closeness
+from guerdon.rewards.chart import chart as chart
 from guerdon.rewards.core import Reward as Reward
 from guerdon.rewards.core import reward as reward
 from guerdon.rewards.degenerate import language as language
@@ -31,10 +32,17 @@ from guerdon.rewards.retrieval import recall as recall
 from guerdon.rewards.sat import satquest as satquest
 from guerdon.rewards.surrogate import format_only as format_only
 from guerdon.rewards.surrogate import surrogate as surrogate
+from guerdon.rewards.similarity import bmas as bmas
 from guerdon.rewards.structured import json_schema as json_schema
 from guerdon.rewards.structured import regex as regex
 from guerdon.rewards.tags import tag_count as tag_count
 from guerdon.rewards.tags import tag_share as tag_share
+from guerdon.rewards.reference import answer_likelihood as answer_likelihood
+from guerdon.rewards.reference import jepo as jepo
+from guerdon.rewards.reference import length_match as length_match
+from guerdon.rewards.reference import log_prob as log_prob
+from guerdon.rewards.reference import prob as prob
+from guerdon.rewards.reference import r3 as r3
 from guerdon.rewards.reference import rlpr as rlpr
 from guerdon.rewards.text import exact as exact
 from guerdon.rewards.text import format as format
@@ -43,3 +51,5 @@ from guerdon.rewards.text import overlong as overlong
 from guerdon.rewards.tools import tool_correct as tool_correct
 from guerdon.rewards.tools import tool_format as tool_format
 from guerdon.rewards.tools import toolrl as toolrl
+from guerdon.rewards.votes import co_reward as co_reward
+from guerdon.rewards.votes import majority as majority
