@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import hypothesis.strategies as st
 import numpy as np
@@ -15,7 +16,7 @@ from guerdon.scoring import Engine
 from guerdon.spans import mark
 
 
-def made(task: Task, answers: list[str | None], group: int) -> list[Sample]:
+def made(task: Task, answers: Sequence[str | None], group: int) -> list[Sample]:
     samples = [Sample(task, f"<answer>{a}</answer>" if a is not None else "<answer>", group=group, stop="end") for a in answers]
     for sample in samples:
         mark(sample)
@@ -43,7 +44,7 @@ def test_each_side_is_the_others_label():
 
 def test_three_phrasings_are_judged_by_the_other_two_together():
     sides = [made(phrased("q", p), answers, g) for g, (p, answers) in enumerate({"a": ["1"], "b": ["2", "2"], "c": ["1", "3"]}.items())]
-    found = score(co_reward, sum(sides, []))
+    found = score(co_reward, [s for side in sides for s in side])
     assert found.evidence["label"][0] == "2"  # of 2 2 1 3
     assert found.evidence["label"][1:3] == ["1", "1"]  # of 1 1 3
     assert found.evidence["label"][3] == "2"  # of 1 2 2
@@ -58,7 +59,7 @@ def test_the_same_phrasing_drawn_twice_is_one_side():
 
 def test_links_do_not_vote_for_one_another():
     rows = [(("p", "a"), ["1"]), (("q", "c"), ["2"]), (("p", "b"), ["1"]), (("q", "d"), ["2"])]
-    found = score(co_reward, sum((made(phrased(*task), answers, g) for g, (task, answers) in enumerate(rows)), []))
+    found = score(co_reward, [s for g, (task, answers) in enumerate(rows) for s in made(phrased(*task), answers, g)])
     assert found.total().tolist() == [1, 1, 1, 1]
 
 
