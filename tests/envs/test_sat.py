@@ -156,6 +156,6 @@ def test_what_is_no_task_abstains_or_fails_with_a_reason():
 def test_a_missing_extra_is_refused_by_name(monkeypatch):
     import sys
 
-    monkeypatch.setitem(sys.modules, "pysat", None)
-    with pytest.raises(Refused, match=r"pip install guerdon\[sat\]"):
+    monkeypatch.setitem(sys.modules, "pysat.solvers", None)
+    with pytest.raises(Refused, match=r"guerdon\[sat\]"):
         verify("SATDP", [[1]], 1, "1")

@@ -8,6 +8,7 @@ from typing import Any
 
 from guerdon.registry import Refused, nearest
 from guerdon.rewards.core import reward
+from guerdon.rewards.reading import extra
 from guerdon.samples import Verdict
 
 PROBLEMS = ("SATDP", "SATSP", "MaxSAT", "MCS", "MUS")
@@ -72,9 +73,9 @@ class _Subsets:
     """One incremental solver for all subsets of the clauses: clause i holds where its switch, variable `first + i`, is on."""
 
     def __init__(self, clauses: Sequence[Sequence[int]], variables: int) -> None:
-        solvers, _ = _pysat()
         self.first = variables + 1
-        self.solver = solvers.Solver(name=SOLVER, bootstrap_with=[[*clause, -(self.first + i)] for i, clause in enumerate(clauses)])
+        switched = [[*clause, -(self.first + i)] for i, clause in enumerate(clauses)]
+        self.solver = extra("pysat.solvers", "sat").Solver(name=SOLVER, bootstrap_with=switched)
 
     def satisfiable(self, subset: Iterable[int]) -> bool:
         return bool(self.solver.solve(assumptions=[self.first + i for i in subset]))
@@ -87,21 +88,9 @@ class _Subsets:
 
 
 def _fewest_broken(clauses: Sequence[Sequence[int]]) -> int:
-    _, rc2 = _pysat()
-    from pysat.formula import WCNF
-
-    weighted = WCNF()
+    weighted = extra("pysat.formula", "sat").WCNF()
     for clause in clauses:
         weighted.append(list(clause), weight=1)
-    with rc2.RC2(weighted, solver=SOLVER) as solver:
+    with extra("pysat.examples.rc2", "sat").RC2(weighted, solver=SOLVER) as solver:
         solver.compute()
         return solver.cost
-
-
-def _pysat() -> tuple[Any, Any]:
-    try:
-        from pysat import solvers
-        from pysat.examples import rc2
-    except ImportError as error:
-        raise Refused(f"The reward satquest needs python-sat ({error}); install it with `pip install guerdon[sat]`.") from None
-    return solvers, rc2
