@@ -350,7 +350,8 @@ def _problems(recipe: Recipe, stage: Stage) -> list[str]:
         )
     if ("ref_logprobs" in reads or stage.kl) and "reference" not in recipe.models:
         found.append("The KL term needs the field 'ref_logprobs'; add models: {reference: {of: policy}}.")
-    for need in sorted(reads - {*FILLED, *critics(recipe).values()}):
+    filled = {*FILLED, *critics(recipe).values(), *find("rollout", stage.rollout.use).about.get("fills", ())}
+    for need in sorted(reads - filled):
         found.append(f"Nothing fills the batch field {need!r}; it would have to be a numeric column of the tasks.")
     if stage.kl and credit and "token" not in credit.about.get("grains", ("outcome",)):
         found.append(

@@ -1,5 +1,6 @@
 """Rewards -> advantages (n, t): which token deserves what."""
 
+from guerdon.credit.budget import hbpo as hbpo
 from guerdon.credit.core import credit as credit
 from guerdon.credit.gae import gae as gae
 from guerdon.credit.gae import lambda_returns as lambda_returns
