@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from guerdon.registry import Refused
 from guerdon.samples import HOSTILE, Grain, Rewards, Sample, Task, Verdict, collate
 
 if TYPE_CHECKING:
     from guerdon.backends.base import Model
 
 NONE = np.zeros(0, dtype=np.int64)
-
 
 LONGEST = 8192
 """Tokens of a row at most; a sample that makes a longer one is hostile."""
@@ -55,7 +55,8 @@ def _too_long(row: Forced) -> Verdict | None:
 
 
 def encode(model: Model, text: str) -> np.ndarray:
-    """Token ids of a text in the middle of an answer: no end token."""
+    """Token ids of a text in the middle of an answer: no end token. Half a surrogate pair, which no tokenizer reads, becomes `?`."""
+    text = text.encode("utf-8", "replace").decode()
     return model.encode_answer(text)[: -len(model.encode_answer("")) or None] if text else NONE
 
 
@@ -94,7 +95,8 @@ def before_answer(model: Model, sample: Sample) -> tuple[np.ndarray, str]:
 
 
 def in_answer(model: Model, sample: Sample, target: str, thought: bool = True) -> Forced | Verdict:
-    """The row that scores `target` in the place of the sample's last answer; a verdict of 0 where no answer was found.
+    """The row that scores `target` in the place of the sample's last answer; a verdict of 0 where no answer was found, a failed one where
+    the model cannot write the texts.
 
     thought False: behind the answer's opening alone, which is what follows the last thought or line break before it. The target is encoded
     with the same text before it either way, so that the two can be compared token by token.
@@ -103,9 +105,13 @@ def in_answer(model: Model, sample: Sample, target: str, thought: bool = True) -
         return Verdict(0.0, "no answer found")
     if len(sample.text) > 16 * LONGEST:
         return Verdict(0.0, f"{HOSTILE}: {len(sample.text)} characters to be scored, more than {LONGEST} tokens hold")
-    before, lead = before_answer(model, sample)
-    if not thought:
-        start = sample.marks["answer"][-1][0]
-        opening = max([sample.text.rfind("\n", 0, start) + 1, *(end for _, end in sample.marks.get("think", []) if end <= start)])
-        before = encode(model, sample.text[opening : start - len(lead)])
-    return Forced(prompt_ids(model, sample), before, encode(model, lead + target))
+    try:
+        before, lead = before_answer(model, sample)
+        if not thought:
+            start = sample.marks["answer"][-1][0]
+            line, thoughts = sample.text.rfind("\n", 0, start) + 1, sample.marks.get("think", [])
+            opening = max([line, *(end + len("</think>") for _, end in thoughts if end <= start)])
+            before = encode(model, sample.text[opening : start - len(lead)].lstrip())
+        return Forced(prompt_ids(model, sample), before, encode(model, lead + target))
+    except Refused as error:
+        return Verdict.fail(str(error))
