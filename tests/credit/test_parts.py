@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from guerdon.samples import Batch, Grain, Part, Rewards, State
 seeds = st.integers(0, 2**32 - 1)
 
 
-def with_parts(batch: Batch, seed: int, factors: dict[str, float | None], kl: bool) -> Batch:
+def with_parts(batch: Batch, seed: int, factors: Mapping[str, float | None], kl: bool) -> Batch:
     """Random parts, some values abstained, each with random values of a critic; and the penalty's part."""
     rng = np.random.default_rng(seed)
     for name, factor in factors.items():

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+import guerdon.shaping  # noqa: F401  fills the registry
 from guerdon.credit import grpo
 from guerdon.rewards import reward
 from guerdon.rewards.expr import Pipe

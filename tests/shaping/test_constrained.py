@@ -31,6 +31,7 @@ def test_it_moves_as_sgd_on_the_squashed_violation(kind, momentum):
         r = batch(rng)
         shape.observe([], r, Context())
         shape.observe([], Rewards(Grain.of([99.0])), Context(), on="eval")
+        assert r.outcome is not None
         values = [float(v) for v, s in zip(r.outcome.value, r.outcome.state, strict=True) if s == State.SCORED]
         sgd.zero_grad()
         (SQUASH[kind](level) * (sum(values) / len(values) - 0.3)).backward()

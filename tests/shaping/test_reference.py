@@ -118,12 +118,13 @@ def ref_length(text: str) -> float:
     return float(len(text.split()))
 
 
+CRITIC = {"backend": "tabular", "vocab": ["good", "bad"], "head": "scalar"}
 RECIPE: dict[str, Any] = {
     "threads": 1,
     "models": {
         "policy": {"backend": "tabular", "vocab": ["good", "bad"]},
         "reference": {"of": "policy"},
-        **{f"critic/{part}": {"backend": "tabular", "vocab": ["good", "bad"], "head": "scalar"} for part in ("ref_words", "ref_bads", "kl")},
+        **{f"critic/{part}": CRITIC for part in ("ref_words", "ref_bads", "kl")},
     },
     "tasks": [Task(str(i), f"task {i}") for i in range(8)],
     "reward": "(ref_good | par(samples=3, max_tokens=4)) + (ref_words | multiplier(threshold=0.9))"
