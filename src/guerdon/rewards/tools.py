@@ -66,7 +66,8 @@ def tool_correct(text: str, reference: Any, matching: Matching = "fine", scale: 
     intermediate:  a pair adds 1 where the calls are equal, else 0;  S_max = 1 + |G|.
     coarse:        scale where the calls are equal, in their order, else -scale.
     No parsable `<tool_call>`: -scale. A reference without calls: 0, whatever the text calls (as in the authors' code).
-    Each line of a block is one JSON object `{"name": text, "parameters": object}`. A hostile text has -3, whatever the scale. Raises Refused for a reference whose calls are none.
+    Each line of a block is one JSON object `{"name": text, "parameters": object}`. A hostile text has -3, whatever the scale. Raises
+    Refused for a reference whose calls are none.
     """
     if matching not in ("fine", "strict", "intermediate", "coarse"):
         raise Refused(f"`matching` of toolrl is fine, strict, intermediate or coarse, not {matching!r}.")
