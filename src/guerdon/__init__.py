@@ -18,6 +18,7 @@ Names are loaded when they are first used, so that `import guerdon` and `guerdon
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,28 +54,29 @@ if TYPE_CHECKING:
 _WHERE = {
     "guerdon.recipe": ("Recipe", ("read_recipe", "read")),
     "guerdon.registry": ("Broke", "Refused"),
-    "guerdon.rewards": (
-        "arithmetic", "arithmetic_steps", "closeness", "exact", "format", "gate", "greatest", "least", "length", "math",
-        "mean", "overlong", "parse", "reward",
-    ),
     "guerdon.samples": ("Batch", "Context", "Rewards", "Sample", "Task", "Verdict", "collate"),
     "guerdon.scoring.engine": ("Engine",),
     "guerdon.scoring.files": ("load_tasks",),
-    "guerdon.shaping": ("clip", "shape"),
     "guerdon.training.run": ("Result", "train"),
 }  # fmt: skip
 _NAMES = {
     (n if isinstance(n, str) else n[0]): (where, n if isinstance(n, str) else n[1]) for where, several in _WHERE.items() for n in several
 }
-__all__ = sorted(_NAMES)  # pyright: ignore[reportUnsupportedDunderAll]
+_ROOMS = ("guerdon.rewards", "guerdon.shaping")
+"""Every reward and every shape is a name here too."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module 'guerdon' has no attribute {name!r}")
-    where, inside = _NAMES[name]
-    return getattr(importlib.import_module(where), inside)
+    if name in _NAMES:
+        where, inside = _NAMES[name]
+        return getattr(importlib.import_module(where), inside)
+    for room in _ROOMS if not name.startswith("_") else ():
+        module = importlib.import_module(room)
+        if name in vars(module) and not isinstance(vars(module)[name], ModuleType):
+            return vars(module)[name]
+    raise AttributeError(f"module 'guerdon' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    rooms = (vars(importlib.import_module(room)) for room in _ROOMS)
+    return sorted({*_NAMES, *(n for names in rooms for n, x in names.items() if not (n.startswith("_") or isinstance(x, ModuleType)))})

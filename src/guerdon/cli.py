@@ -40,7 +40,8 @@ def score(
         ),
     ],
     reward: Annotated[str, typer.Option(help="The reward, or an expression of several.")],
-    out: Annotated[Path, typer.Option(help="Where to write the rows with their new columns: .jsonl, .jsonl.gz or .parquet.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write the rows with their new columns: .jsonl, .jsonl.gz or .parquet.")] = None,
+    explain: Annotated[int | None, typer.Option(help="Show how the value of this row comes about, and write nothing.", min=1)] = None,
     by: Annotated[str | None, typer.Option(help="A column to break the summary down by.")] = None,
     prefix: Annotated[str, typer.Option(help="Set before the names of the new columns.")] = "",
     cache: Annotated[Path | None, typer.Option(help="Keep verdicts in this file, and take from it what is known.")] = None,
@@ -51,6 +52,8 @@ def score(
     """Score a file of completions: each row gains reward, state, reason, parts.
 
     Example: `guerdon score solutions.jsonl --reward "gate(format, math) + 0.2 * length" --out scored.jsonl --by model`
+
+    Example: `guerdon score solutions.jsonl --reward "gate(format, math) + 0.2 * length" --explain 17`
     """
     from rich import print as show
 
@@ -60,6 +63,13 @@ def score(
 
     for name in plugin or ():
         load_plugin(name)
+    if explain is not None:
+        from guerdon.scoring.explain import explain_row
+
+        print(*explain_row(file, reward, explain, workers=workers), sep="\n")
+        raise typer.Exit(0)
+    if out is None:
+        raise Refused("Name the file to write with --out, or a row to look at with --explain.")
     with meter() as progress:
         summary = score_file(
             file, reward, out, by=by, prefix=prefix, cache=cache, workers=workers, on_hostile=on_hostile.value, progress=progress

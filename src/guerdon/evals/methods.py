@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 from importlib import resources
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from guerdon.registry import Refused, nearest
 
@@ -24,7 +24,7 @@ class Method(BaseModel):
     check: str | None
     confirmed: Literal["code", "paper", "notes", "recalled", "abstract"]
     assumed: str
-    holds: Literal["yes", "partly", "no"]
+    holds: Annotated[Literal["yes", "partly", "no"], BeforeValidator(lambda x: {True: "yes", False: "no"}.get(x, x))]  # YAML's bare yes
     measured: dict[str, Any] | str
 
 

@@ -87,11 +87,15 @@ class Engine:
         seed = int(rng.integers(2**63)) if rng is not None and any("rng" in leaf.services for leaf in leaves(root)) else 0
         if self.journal is not None and key is not None and (found := self.journal.read(key)) is not None:
             return found
-        run = _Scoring(self, samples, seed)
-        rewards = Evaluation(samples, run.leaf, run.shape).of(root)
+        rewards = self.evaluation(samples, seed).of(root)
         if self.journal is not None and key is not None:
             self.journal.write(key, rewards)
         return rewards
+
+    def evaluation(self, samples: Sequence[Sample], seed: int = 0) -> Evaluation:
+        """An evaluation of samples by this engine, which remembers what every part of an expression came to."""
+        run = _Scoring(self, samples, seed)
+        return Evaluation(samples, run.leaf, run.shape)
 
     def service(self, name: str) -> Any:
         """A service or model of the context; `workers` is this engine's pool where the context has none."""
@@ -216,5 +220,13 @@ def asking(root: Expr) -> list[tuple[str, Mapping[str, str]]]:
 
 def needs_groups(root: Expr) -> bool:
     """Whether some part of the expression sees more than one sample at a time."""
-    scopes = [node.shape.scope if isinstance(node, Pipe) else getattr(node, "scope", "sample") for node in root.walk()]
-    return any(scope != "sample" for scope in scopes)
+    return _scopes(root) != {"sample"}
+
+
+def sees_all(root: Expr) -> bool:
+    """Whether some part of the expression sees more than one group at a time."""
+    return "samples" in _scopes(root)
+
+
+def _scopes(root: Expr) -> set[str]:
+    return {node.shape.scope if isinstance(node, Pipe) else getattr(node, "scope", "sample") for node in root.walk()}

@@ -61,7 +61,7 @@ def score_file(
         file, aside = writer(out, source), Aside(out)
         summary = Summary(out, by)
         try:
-            for rows, samples in _chunks(source, root, new, aside):
+            for rows, samples in chunks(source, root, new, lambda row: aside.write(source.path, row)):
                 rewards = engine.score(root, samples)
                 file.write(rows, *columns(rewards, prefix))
                 summary.add(rows, rewards)
@@ -89,8 +89,9 @@ def _broken(error: BaseException, file: JsonlWriter) -> BaseException:
     return Broke(f"{error}{kept}") if kept else error
 
 
-def _chunks(source: Source, root: Expr, new: list[str], aside: Aside) -> Iterator[tuple[list[Row], list[Sample]]]:
-    """Rows and their samples, some thousands at a time; groups are whole where the expression needs them."""
+def chunks(source: Source, root: Expr, new: list[str], reject: Callable[[Row], None]) -> Iterator[tuple[list[Row], list[Sample]]]:
+    """Rows and their samples, some thousands at a time; groups are whole where the expression needs them. `reject` gets each row that is no
+    sample, or has a column called as one of the `new` ones, with the reason in it."""
     together, linked = needs_groups(root), _linked(root)
     shaped = any(isinstance(node, Pipe) for node in root.walk())  # a shape sees whole samples, like a reward of groups
     marked = shaped or any(leaf.scope != "sample" or MARKED & {*leaf.fields} for leaf in leaves(root))
@@ -107,7 +108,7 @@ def _chunks(source: Source, root: Expr, new: list[str], aside: Aside) -> Iterato
             sample = to_sample(row)
         except ValueError as error:
             row.why = str(error)
-            aside.write(source.path, row)
+            reject(row)
             continue
         unit = _unit(row, linked)
         if (len(rows) >= ROWS or size >= BYTES) and not (together and unit == last):
