@@ -96,6 +96,8 @@ def load(name: str) -> ModuleType:
     key = name.replace("_", "-")
     if key not in found:
         raise Refused(f"There is no check {name!r}{nearest(key, found)}")
+    if str(folder()) not in sys.path:
+        sys.path.append(str(folder()))  # what several checks share stands in files that begin with _
     spec = importlib.util.spec_from_file_location(f"check_{found[key].stem}", found[key])
     if spec is None or spec.loader is None:
         raise Refused(f"{found[key]} cannot be imported.")
@@ -147,7 +149,7 @@ class Kept:
 
     def __init__(self, path: Path, fresh: bool) -> None:
         sources = sorted((Path(__file__).parents[1]).rglob("*.py"))
-        digest = hashlib.blake2b(b"".join(p.read_bytes() for p in [path, *sources]), digest_size=8).hexdigest()
+        digest = hashlib.blake2b(b"".join(p.read_bytes() for p in [path, *sorted(path.parent.glob("_*.py")), *sources]), digest_size=8).hexdigest()
         self.file = cache_folder() / "checks" / f"{path.stem}-{digest}.json"
         self.values: dict[str, Any] = {}
         if self.file.is_file() and not fresh:
