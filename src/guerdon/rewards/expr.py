@@ -242,8 +242,12 @@ def number_text(x: float) -> str:
 
 
 def call_text(name: str, params: Mapping[str, Any]) -> str:
-    """`name` or `name(key=value, ...)`, keys sorted."""
-    texts = (f"{k}={params[k] if isinstance(params[k], Expr) else repr(params[k])}" for k in sorted(params))
+    """`name` or `name(key=value, ...)`, keys sorted; 2.0 is written 2."""
+
+    def text(x: Any) -> str:
+        return str(x) if isinstance(x, Expr) else repr(int(x)) if isinstance(x, float) and x.is_integer() else repr(x)
+
+    texts = (f"{k}={text(params[k])}" for k in sorted(params))
     return f"{name}({', '.join(texts)})" if params else name
 
 
