@@ -149,7 +149,9 @@ class Kept:
 
     def __init__(self, path: Path, fresh: bool) -> None:
         sources = sorted((Path(__file__).parents[1]).rglob("*.py"))
-        digest = hashlib.blake2b(b"".join(p.read_bytes() for p in [path, *sorted(path.parent.glob("_*.py")), *sources]), digest_size=8).hexdigest()
+        digest = hashlib.blake2b(
+            b"".join(p.read_bytes() for p in [path, *sorted(path.parent.glob("_*.py")), *sources]), digest_size=8
+        ).hexdigest()
         self.file = cache_folder() / "checks" / f"{path.stem}-{digest}.json"
         self.values: dict[str, Any] = {}
         if self.file.is_file() and not fresh:
