@@ -7,6 +7,8 @@ from guerdon.curation.pairs import best_worst as best_worst
 from guerdon.curation.rows import dynamic_sampling as dynamic_sampling
 from guerdon.curation.rows import overlong_filter as overlong_filter
 from guerdon.curation.rows import overlong_mask as overlong_mask
+from guerdon.curation.spread import reflective as reflective
+from guerdon.curation.spread import std_filter as std_filter
 from guerdon.curation.tasks import epochs as epochs
 from guerdon.curation.tasks import prioritised as prioritised
 from guerdon.curation.tasks import uniform as uniform

@@ -2,6 +2,7 @@
 
 from guerdon.shaping.bounds import clip as clip
 from guerdon.shaping.budget import hbpo as hbpo
+from guerdon.shaping.consistency import care as care
 from guerdon.shaping.constrained import multiplier as multiplier
 from guerdon.shaping.core import shape as shape
 from guerdon.shaping.length import cosine_length as cosine_length
