@@ -55,12 +55,14 @@ def model():
 def test_the_reward_is_the_similarity_of_the_tables_rows(model):
     table = model.vectors(np.arange(model.vocabulary))
     np.testing.assert_allclose(centre(model), table.mean(0), atol=1e-6)
-    found = bmas.fn(["<think>9</think><answer>12</answer>", "2+1"], ["21", ["7", "1"]], model)
-    assert found[0].value == pytest.approx(1)  # order is not seen
+    [found] = bmas.fn(["<think>9</think><answer>12</answer>"], ["21"], model)
+    assert found.value == pytest.approx(1)  # order is not seen
     one, two, seven = (model.vectors(_words(model, c)[0]) for c in ("1", "2", "7"))
     both = np.concatenate([one, two])
-    wanted = max(sum(similarity(both, y, table.mean(0))) / 2 for y in (one, seven))
-    assert found[1].value == pytest.approx(wanted, abs=1e-6)
+    for centred, mean in ((False, None), (True, table.mean(0))):
+        wanted = max(sum(similarity(both, y, mean)) / 2 for y in (one, seven))
+        [found] = bmas.fn(["2+1"], [["7", "1"]], model, centred=centred)
+        assert found.value == pytest.approx(wanted, abs=1e-6)
 
 
 def test_punctuation_is_left_out_and_what_is_missing_is_worth_nothing(model):
