@@ -2,6 +2,7 @@
 
 from guerdon.credit.budget import hbpo as hbpo
 from guerdon.credit.core import credit as credit
+from guerdon.credit.direct import two_term as two_term
 from guerdon.credit.gae import gae as gae
 from guerdon.credit.gae import lambda_returns as lambda_returns
 from guerdon.credit.gae import rewards_to_go as rewards_to_go
