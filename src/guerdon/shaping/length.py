@@ -27,9 +27,7 @@ UNKNOWN = "no tokens in this sample; use unit='characters'"
 
 
 def sizes(samples: Sequence[Sample], unit: Unit = "tokens") -> Float[np.ndarray, " n"]:
-    """The length of each sample, NaN where it has no tokens to count. Raises Refused for another unit."""
-    if unit not in ("tokens", "characters"):
-        raise Refused(f"unit={unit!r}: a length is counted in tokens or in characters.")
+    """The length of each sample, NaN where it has no tokens to count."""
     if unit == "characters":
         return np.array([float(len(s.text)) for s in samples])
     return np.array([np.nan if s.ids is None else float(len(s.ids) if s.written is None else np.sum(s.written)) for s in samples])
@@ -70,8 +68,6 @@ def step_reward(
     value: np.ndarray, right: np.ndarray, length: np.ndarray, target: np.ndarray | float, bonus: float, form: Form, wrong: float | None
 ) -> np.ndarray:
     """See `laser`; target (n,) or one for all."""
-    if form not in ("reward", "penalty", "hybrid"):
-        raise Refused(f"laser(form={form!r}): form is reward, penalty or hybrid.")
     out = value if wrong is None else np.where(right, value, wrong)
     if form != "penalty":
         out = out + bonus * (right & (length <= target))
@@ -125,8 +121,6 @@ class laser_d:
         form: Literal["reward", "penalty", "hybrid"] = "reward", explore: bool = False, wrong: float | None = -0.5,
         monitor: Literal["train", "eval"] = "train", window: int = 8, unit: Literal["tokens", "characters"] = "tokens",
     ) -> None:  # fmt: skip
-        if monitor not in ("train", "eval"):
-            raise Refused(f"laser_d(monitor={monitor!r}): targets follow the batches of train or eval.")
         if not (1 <= lower <= upper and step >= 1 and n >= 3 and window >= 1):
             raise Refused(f"laser_d(lower={lower}, step={step}, upper={upper}, n={n}, window={window}): 1 <= lower <= upper, n >= 3.")
         self.lengths, self.n, self.bonus, self.explore, self.wrong = range(lower, upper + 1, step), n, bonus, explore, wrong
@@ -190,13 +184,13 @@ def _written(sample: Sample, unit: str) -> Sequence[Any]:
 def repeats(items: Sequence[Any], n: int = 4, times: int = 3) -> bool:
     """Does some run of n tokens (or characters) begin `times` times or more within a third of the answer? Linear in its length.
 
-    The rule of the LASER release for answers of 200 tokens and more; it asks less of shorter ones, and lets runs of a single token pass.
+    The LASER release asks that two of the three stand so close, of answers under 200 tokens less, and lets runs of a single token pass.
     """
     last: dict[Any, list[int]] = {}
     for i in range(len(items) - n + 1):
         at = last.setdefault(tuple(items[i : i + n]), [])
         at.append(i)
-        if len(at) >= times and i - at[-times] < len(items) / 3:
+        if len(at) >= times and 3 * (i - at[-times]) <= len(items):
             return True
     return False
 
