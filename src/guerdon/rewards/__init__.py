@@ -37,10 +37,10 @@ from guerdon.rewards.reference import rlpr as rlpr
 from guerdon.rewards.retrieval import ndcg as ndcg
 from guerdon.rewards.retrieval import recall as recall
 from guerdon.rewards.sat import satquest as satquest
+from guerdon.rewards.self_aligned import self_aligned as self_aligned
 from guerdon.rewards.similarity import bmas as bmas
 from guerdon.rewards.structured import json_schema as json_schema
 from guerdon.rewards.structured import regex as regex
-from guerdon.rewards.self_aligned import self_aligned as self_aligned
 from guerdon.rewards.surrogate import format_only as format_only
 from guerdon.rewards.surrogate import surrogate as surrogate
 from guerdon.rewards.tags import tag_count as tag_count

@@ -7,11 +7,11 @@ from typing import Any
 
 from guerdon.rewards.core import reward
 from guerdon.rewards.math_read import LONGEST, Number, read
-from guerdon.rewards.reading import extra, references
+from guerdon.rewards.reading import extra, packages, references
 from guerdon.samples import Verdict
 
 
-@reward
+@reward(check=packages("rapidfuzz"))
 def chart(answer: str | None, reference: Any, tolerance: float = 0.05) -> Verdict:
     """Relaxed accuracy: 1 where |answer - key| <= tolerance * |key|, else 0, for a numeric key; for a text, edit similarity in [0, 1].
 

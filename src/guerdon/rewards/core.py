@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
+import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -55,6 +56,8 @@ class Reward(Expr):
     batch: bool = False
     """Takes each field as a list over samples, and returns a list: for what is faster at once. Still one sample, one verdict."""
     version: str = ""
+    check: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
+    """Called with the parameters that are set, when they are set and before anything is scored; raises Refused."""
 
     def __call__(self, *args: Any, **params: Any) -> Reward:
         """The same reward with parameters set: `length(target=100)`."""
@@ -65,7 +68,15 @@ class Reward(Expr):
         for name in params:
             if name not in own:
                 raise Refused(f"The reward {self.name!r} has no parameter {name!r}{nearest(name, own)}")
-        return replace(self, params={**self.params, **params})
+        bound = replace(self, params={**self.params, **params}).checked()
+        check_types(f"reward {self.name!r}", self.fn, bound.settings)
+        return bound
+
+    def checked(self) -> Reward:
+        """The same, where its own check finds nothing wrong with its parameters."""
+        if self.check is not None:
+            self.check(**self.settings)
+        return self
 
     def parameters(self) -> dict[str, inspect.Parameter]:
         """Its own parameters: those that are neither fields nor services nor the samples themselves."""
@@ -100,7 +111,7 @@ def reward(fn: Callable[..., Any]) -> Reward: ...
 @overload
 def reward(
     *, name: str | None = ..., grain: Literal["outcome", "step", "token"] = ..., wrong: float = ..., deadline: float = ...,
-    inline: bool = ..., pure: bool = ..., batch: bool = ..., version: str | None = ...,
+    inline: bool = ..., pure: bool = ..., batch: bool = ..., version: str | None = ..., check: Callable[..., Any] | None = ...,
 ) -> Callable[[Callable[..., Any]], Reward]: ...  # fmt: skip
 def reward(fn: Any = None, *, name: str | None = None, version: str | None = None, **options: Any) -> Any:
     """Register a function as a reward, see the module's docstring.
@@ -108,7 +119,8 @@ def reward(fn: Any = None, *, name: str | None = None, version: str | None = Non
     It returns a number, None (abstained: does not apply), a Verdict, or for grain "step" or "token" a list of numbers or None a step or
     token; with scope `group` or `samples` a list of these, one a sample, or a Rewards. Options: `wrong`, the value of a sample that
     attacks its grader (0); `deadline` in seconds; `inline=True` for code that cannot hang; `batch=True` to be given each field as a list
-    over many samples and return a list; `pure=False` forbids caching; `version`, part of the cache's key (by default a digest of the
+    over many samples and return a list; `pure=False` forbids caching; `check`, called with the parameters before anything runs, to refuse
+    what cannot be used; `version`, part of the cache's key (by default a digest of the
     function's code, its defaults and what it closes over; it does not see what the function calls).
     """
 
@@ -133,6 +145,24 @@ def reward(fn: Any = None, *, name: str | None = None, version: str | None = Non
         return lifted
 
     return enter if fn is None else enter(fn)
+
+
+def check_types(what: str, fn: Callable[..., Any], params: Mapping[str, Any]) -> None:
+    """Raises Refused where a parameter is not of the type that the function states for it."""
+    if not params:
+        return
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic.errors import PydanticUserError
+
+    stated = inspect.signature(fn).parameters
+    for name, value in params.items():
+        try:
+            hint = eval(str(stated[name].annotation), dict(vars(sys.modules[fn.__module__])))  # our own annotation, kept as text
+            TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value, strict=not isinstance(value, list))
+        except (NameError, SyntaxError, TypeError, AttributeError, PydanticUserError):
+            continue  # none stated, or one that only type checkers can see
+        except ValidationError as error:
+            raise Refused(f"The {what}: {name} = {value!r}: {error.errors()[0]['msg']}.") from None
 
 
 def named_models(parameters: Iterable[inspect.Parameter]) -> dict[str, str]:

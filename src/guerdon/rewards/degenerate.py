@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from guerdon.registry import Refused, nearest
 from guerdon.rewards.core import reward
-from guerdon.rewards.reading import extra
+from guerdon.rewards.reading import extra, packages
 from guerdon.samples import Verdict
 
 LONGEST = 1_000_000
@@ -37,7 +37,7 @@ def repetition(text: str, n: int = 3, unit: Literal["words", "characters"] = "wo
     return Verdict(different / total)
 
 
-@reward(inline=True)
+@reward(inline=True, check=packages("py3langid"))
 def language(text: str, code: str = "en") -> Verdict:
     """The share of the text, by letters, that is in the language `code` (ISO 639-1): 1 if all of it is, 0 if none.
 

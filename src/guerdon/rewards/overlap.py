@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from guerdon.registry import Refused
 from guerdon.rewards.core import reward
-from guerdon.rewards.reading import extra, references, said
+from guerdon.rewards.reading import extra, packages, references, said
 from guerdon.samples import Verdict
 
 LONGEST = 100_000
@@ -21,7 +21,7 @@ LONGEST = 100_000
 _WORD = re.compile(r"\w+")
 
 
-@reward
+@reward(check=packages("rapidfuzz"))
 def rouge(text: str, reference: Any, variant: Literal["1", "2", "L"] = "L") -> Verdict:
     """ROUGE F1 = 2 s / (a + r): of a n-grams of the answer and r of the reference, s shared, repeats counted (variant 1, 2), or words with
     the longest common subsequence s (L). Words are runs of letters, digits and _ in lower case, without stemming: on plain English the
@@ -40,7 +40,7 @@ def rouge(text: str, reference: Any, variant: Literal["1", "2", "L"] = "L") -> V
     return _graded(text, reference, lambda answer, targets: max(f1(answer, target) for target in targets))
 
 
-@reward
+@reward(check=packages("sacrebleu"))
 def bleu(text: str, reference: Any) -> Verdict:
     """sacrebleu's sentence BLEU / 100: brevity penalty times the geometric mean of the 1- to 4-gram precisions, no longer n-grams than
     the answer has, zero counts smoothed by 1/2, 1/4 ... (13a tokens). Several references are used together. Source: arXiv:1804.08771."""
@@ -48,7 +48,7 @@ def bleu(text: str, reference: Any) -> Verdict:
     return _graded(text, reference, lambda answer, targets: sacrebleu.sentence_bleu(answer, targets).score / 100)
 
 
-@reward
+@reward(check=packages("sacrebleu"))
 def chrf(text: str, reference: Any, word_order: int = 0) -> Verdict:
     """sacrebleu's sentence chrF / 100: F2 of character n-grams (n = 1 to 6, white space aside); word_order 2 adds words and pairs of them
     (chrF++). Of several references the best. Source: Popovic 2015 (aclanthology W15-3049)."""
@@ -56,7 +56,7 @@ def chrf(text: str, reference: Any, word_order: int = 0) -> Verdict:
     return _graded(text, reference, lambda answer, targets: sacrebleu.sentence_chrf(answer, targets, word_order=word_order).score / 100)
 
 
-@reward
+@reward(check=packages("rapidfuzz"))
 def edit_similarity(text: str, reference: Any) -> Verdict:
     """1 - d / max(a, r): d the Levenshtein distance in characters between an answer of a and a reference of r characters, white space at
     the ends aside; 1 where both are empty."""

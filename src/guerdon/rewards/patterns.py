@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from guerdon.registry import Refused
 from guerdon.rewards.core import reward
 from guerdon.samples import Verdict
 
@@ -22,7 +23,12 @@ N = 20
 _POWERS = np.random.default_rng(0).integers(1, 2**63, N, dtype=np.uint64) | np.uint64(1)
 
 
-@reward(inline=True, version="1")
+def _bounds(enough: int = 20) -> None:
+    if enough < 1:
+        raise Refused(f"reasoning_patterns(enough={enough}): at least one phrase must be enough.")
+
+
+@reward(inline=True, version="1", check=_bounds)
 def reasoning_patterns(text: str, answer: str | None, enough: int = 20) -> Verdict:
     """max(0, min(1, k / enough) - repeated - turns), in [0, 1]; 0 without a final answer.
 

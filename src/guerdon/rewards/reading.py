@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from guerdon.registry import Refused
@@ -26,6 +27,17 @@ def extra(module: str, group: str = "text") -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise Refused(f"This reward needs the package {module.partition('.')[0]!r}: pip install 'guerdon[{group}]'.") from None
+
+
+def packages(*modules: str, group: str = "text") -> Callable[..., None]:
+    """A check for `@reward(check=...)`: raises Refused where an optional package is missing."""
+
+    def check(**params: Any) -> None:
+        for module in modules:
+            if importlib.util.find_spec(module) is None:
+                extra(module, group)
+
+    return check
 
 
 def said(text: str) -> str | None:

@@ -6,17 +6,17 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from guerdon.envs.sat import PROBLEMS
 from guerdon.registry import Refused, nearest
 from guerdon.rewards.core import reward
-from guerdon.rewards.reading import extra
+from guerdon.rewards.reading import extra, packages
 from guerdon.samples import Verdict
 
-PROBLEMS = ("SATDP", "SATSP", "MaxSAT", "MCS", "MUS")
 SOLVER = "glucose4"
 _BETWEEN_BITS = re.compile(r"[\s,]+")
 
 
-@reward
+@reward(check=packages("pysat", group="sat"))
 def satquest(answer: str | None, meta: Mapping[str, Any]) -> Verdict:
     """1 where the answer's bits solve the task's problem on its clauses, else 0: any solution counts, not only the reference.
 

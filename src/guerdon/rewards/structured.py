@@ -4,43 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
-from guerdon.registry import Refused, register
-from guerdon.rewards.core import Reward, reward
-from guerdon.rewards.reading import extra, said, strict_json, unfenced
+from guerdon.registry import Refused
+from guerdon.rewards.core import reward
+from guerdon.rewards.reading import extra, packages, said, strict_json, unfenced
 from guerdon.samples import Sample, Verdict
 
 
-class Checked(Reward):
-    """A reward whose parameters are looked at when they are set, so that an expression is refused before anything runs."""
-
-    def __call__(self, *args: Any, **params: Any) -> Reward:
-        bound = super().__call__(*args, **params)
-        _checks[self.name](bound.params)
-        return bound
-
-
-_checks: dict[str, Callable[[Mapping[str, Any]], Any]] = {}
-
-
-def checked(check: Callable[[Mapping[str, Any]], Any]) -> Callable[[Reward], Reward]:
-    """`check(params)` raises Refused for parameters that cannot be used."""
-
-    def enter(lifted: Reward) -> Reward:
-        _checks[lifted.name] = check
-        again = Checked(**{f.name: getattr(lifted, f.name) for f in fields(lifted)})
-        register("reward", again.name, again.fn, needs=again.services, reward=again)
-        return again
-
-    return enter
-
-
-@checked(lambda params: params.get("schema") is None or validator(params["schema"]))
-@reward(deadline=5.0)
+@reward(deadline=5.0, check=lambda schema=None: packages("jsonschema")() if schema is None else validator(schema))
 def json_schema(sample: Sample, schema: Mapping[str, Any] | str | bool | None = None) -> Verdict:
     """1 where the answer is one JSON text that keeps to the schema, else 0 with the first thing that does not.
 
@@ -110,8 +84,7 @@ def _validator(text: str) -> Any:
     return kind(schema, registry=known)
 
 
-@checked(lambda params: params.get("pattern") is None or compiled(params["pattern"], params.get("where", "search")))
-@reward(deadline=2.0)
+@reward(deadline=2.0, check=lambda pattern=None, where="search": pattern is None or compiled(pattern, where))
 def regex(text: str, meta: Mapping[str, Any], pattern: str | None = None, where: Literal["search", "full"] = "search") -> Verdict:
     """1 where Python's regular expression is found in the text (where "search") or covers all of it ("full"), else 0.
 

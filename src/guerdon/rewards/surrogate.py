@@ -7,7 +7,7 @@ recipe measures it, and tells when the reward rises while the gold falls.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -87,7 +87,12 @@ def format_only(text: list[str], answer: list[str | None], workers: Pool) -> lis
     return [Verdict(0.0 if f.reason.startswith(HOSTILE) else f.value, f.reason) for f in forms(text, answer, workers)]
 
 
-@reward(batch=True, wrong=-1.0, version="1")
+def _bounds(l_max: int = 4096, turn: float = 0.5, **others: Any) -> None:
+    if not 0 < turn < 1 or l_max < 1:
+        raise Refused(f"surrogate(l_max={l_max}, turn={turn}): l_max is at least 1 and turn between 0 and 1.")
+
+
+@reward(batch=True, wrong=-1.0, version="1", check=_bounds)
 def surrogate(
     text: list[str],
     answer: list[str | None],
@@ -105,8 +110,6 @@ def surrogate(
     Raises Refused for a turn outside (0, 1) and an l_max below 1. Source: arXiv:2505.19439, github.com/insightLLM/rl-without-gt
     (math_reward.py: turn 0.5 and l_max 3072 in its runs; there len(x) goes on falling past x = 1).
     """
-    if not 0 < turn < 1 or l_max < 1:
-        raise Refused(f"surrogate(l_max={l_max}, turn={turn}): l_max is at least 1 and turn between 0 and 1.")
     out = []
     for f, t, i in zip(forms(text, answer, workers), text, ids, strict=True):
         if unit == "tokens" and i is None:

@@ -61,6 +61,8 @@ class Engine:
                         f"The {what} wants {name!r}, which is neither a field of a sample nor a service or model of this run"
                         + nearest(name, [*FIELDS, *there])
                     )
+        for leaf in leaves(root):
+            leaf.checked()
         Evaluation((), self._no_rows, self._try_shape).of(root)  # no samples: refuses grains and parameters that do not go together
         return root
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from guerdon.registry import Refused, nearest, register
-from guerdon.rewards.core import named_models
+from guerdon.rewards.core import check_types, named_models
 from guerdon.rewards.expr import Expr, ShapeCall, lift
 from guerdon.samples import GRAINS, Context, Name, Rewards, Sample
 
@@ -59,7 +59,9 @@ def _enter(target: Any, scope: str, about: Mapping[str, Any]) -> Callable[..., S
                 raise Refused(f"The shape {name!r} needs the parameter {key!r}.")
         beside = {key: lift(params.pop(key)) for key in rewards if params.get(key) is not None}
         params = {key: value for key, value in params.items() if key not in rewards}
-        piece = _Checked(name, target(**params) if is_class else target, about["grains"], {} if is_class else params)
+        made = target(**params) if is_class else target  # a class knows best what it cannot take
+        check_types(f"shape {name!r}", target.__init__ if is_class else target, params)
+        piece = _Checked(name, made, about["grains"], {} if is_class else params)
         return ShapeCall(name, params, piece, scope, beside, {key: str(params.get(key, model)) for key, model in models.items()})
 
     bind.__name__, bind.__qualname__, bind.__doc__, bind.__module__ = name, target.__qualname__, target.__doc__, target.__module__

@@ -11,8 +11,6 @@ from guerdon.registry import Refused
 from guerdon.samples import Context, Progress, Rewards, Sample
 from guerdon.shaping.core import shape
 
-FORMS = ("linear", "cosine", "exponential", "step")
-
 
 @shape(scope="sample")
 def fade(
@@ -31,8 +29,6 @@ def fade(
     until x is 1, then end.  exponential: end + (start - end) exp(-x), x not held below 1: `until` is the time constant. Outside a run, in
     scoring and after the last step, everything is past its end. `process | fade(0.3, 0)` anneals a process reward.
     """
-    if form not in FORMS:
-        raise Refused(f"fade(form={form!r}): form is one of {', '.join(FORMS)}.")
     if min(begin, until) < 0:
         raise Refused(f"fade(begin={begin}, until={until}): a schedule does not begin before the run; give shares or steps from 0.")
     w = weight(context.progress, start, end, begin, until, form)
