@@ -7,6 +7,9 @@ import time
 import pytest
 
 from guerdon.rewards import tag_count, tag_share
+from guerdon.samples import Context, Sample, Task
+from guerdon.scoring import Engine
+from guerdon.spans import mark
 
 
 @pytest.mark.parametrize(
@@ -33,3 +36,14 @@ def test_they_take_linear_time():
         assert tag_share.fn(text) == 0
         assert tag_count.fn(text) <= 0.25
     assert time.process_time() - start < 2
+
+
+def test_they_are_small_terms_beside_a_verifier():
+    task = Task("t", "q", None, {"problem": "SATSP", "variables": 2, "clauses": [[1, 2], [-1]]})
+    texts = ("<think>a</think><answer>01</answer>", "<think>a</think><answer>11</answer>", "01", "no")
+    samples = [Sample(task, text, stop="end") for text in texts]
+    for sample in samples:
+        mark(sample)
+    with Engine(Context(), workers=1) as engine:
+        rewards = engine.score("satquest + 0.05 * tag_count + 0.05 * tag_share", samples)
+    assert rewards.total().tolist() == pytest.approx([1.1, 0.1, 1.0, 0.0])
