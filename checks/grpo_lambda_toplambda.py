@@ -5,13 +5,9 @@ A policy that only decides how long to think (`_length_world`); what it learns o
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
 from _length_world import learn
 
 STEPS = 80

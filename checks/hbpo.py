@@ -6,13 +6,9 @@ A policy that only decides how long to think (`_length_world`); 40 words stand f
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
 from _length_world import BUDGETS, MOST, NEED, learn
 
 STEPS = 60

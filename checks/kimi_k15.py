@@ -6,13 +6,9 @@ that thinks half as long as the hard ones need.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
 from _length_world import learn, tasks_of
 
 STEPS, BEGIN = 80, 0.5

@@ -6,13 +6,9 @@ of the paper up to 16384. What it learns on one difficulty spreads to the others
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
 from _length_world import learn
 
 TARGET, STEPS = 8, 60

@@ -7,40 +7,37 @@ tasks; what differs is what is paid for length. A chain worked once, without rep
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 LONG = True
 SEEDS = (0, 1)
-STEPS, LIMIT = 60, 64
+STEPS, LIMIT = 40, 64
 REWARDS = {
-    "start": "arithmetic",
     "none": "arithmetic",
     "overlong": f"arithmetic + overlong(limit={LIMIT // 2}, buffer={LIMIT // 4})",
     "z_length": "arithmetic | z_length",
     "kimi": "arithmetic | kimi_length",
-    "kimi, later": "arithmetic | kimi_length(begin=0.5)",
     "laser": "arithmetic | laser(target=16)",
     "laser_d": "arithmetic | laser_d(target=16, lower=8, step=2, upper=40)",
-    "laser_de": "arithmetic | laser_d(target=16, lower=8, step=2, upper=40, explore=True)",
     "top_lambda": "arithmetic | top_lambda",
     "always": "arithmetic | top_lambda(share=1)",
     "cosine": f"arithmetic | cosine_length(limit={LIMIT}, wrong_short=-1, exceeded=-1)",
     "hbpo": f"arithmetic | hbpo(limit={LIMIT})",
 }
 VARIANTS = tuple(REWARDS)
+SHORTER = ("overlong", "z_length", "kimi", "laser", "laser_d", "always", "hbpo")
+KEEP = ("laser_d", "top_lambda", "hbpo")
 CLAIM = (
-    "every length reward cuts tokens by a quarter or more against no length reward; laser_d, hbpo and top_lambda keep accuracy within 3 "
-    "points of it; no fixed target or group-relative reward (laser, kimi, z_length) stands above and left of laser_d"
+    f"{', '.join(SHORTER)} each write at most 0.75 of the tokens that no length reward ends with; {', '.join(KEEP)} keep its accuracy "
+    "within 3 points; and none of laser, kimi and z_length is more accurate with as few tokens as laser_d"
 )
 
 
 def measure(variant: str, seed: int) -> dict[str, Any]:
     """value: accuracy on held-out chains, sampled at temperature 1; tokens: their mean number, the end token counted."""
-    sys.path.insert(0, str(Path(__file__).parent))
-    from _wordy_policy import wordy_policy
+    from _wordy_policy import BUDGETS, HINT, wordy_policy
 
     from guerdon.training.run import train
 
@@ -48,16 +45,16 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     rollout: dict[str, Any] = {"use": "parallel", "max_tokens": LIMIT}
     credit: Any = "grpo"
     if variant == "hbpo":
-        rollout |= {"use": "budgets", "budgets": [8, 16, 32, 40], "hint": "{budget} "}
+        rollout |= {"use": "budgets", "budgets": list(BUDGETS), "hint": HINT}
         credit = {"use": "hbpo", "limit": LIMIT}
     with tempfile.TemporaryDirectory() as folder:
         run = train(
             name="length", seed=seed, threads=1, models={"policy": {"path": str(wordy_policy())}},
             tasks={**chains, "n": 4000}, reward=REWARDS[variant], correct="arithmetic", rollout=rollout, credit=credit,
             loss={"use": "ppo_clip", "clip": 0.2, "clip_high": 0.28},
-            train={"steps": 0 if variant == "start" else STEPS, "prompts": 16, "samples": 8, "lr": 2e-4, "schedule": "linear", "warmup": 5,
+            train={"steps": STEPS, "prompts": 16, "samples": 8, "lr": 2e-4, "schedule": "linear", "warmup": 5,
                    "samples_every": 1000, "checkpoint_every": 1000},
-            eval={"tasks": {**chains, "n": 200, "split": "test"}, "every": 20, "samples": 4, "temperature": 1.0, "max_tokens": LIMIT,
+            eval={"tasks": {**chains, "n": 200, "split": "test"}, "every": STEPS, "samples": 2, "temperature": 1.0, "max_tokens": LIMIT,
                   "keep_best": False},
             folder=Path(folder) / "run",
         )  # fmt: skip
@@ -81,23 +78,24 @@ def front(points: dict[str, tuple[float, float]]) -> list[str]:
 
 
 def holds(found: dict[str, list[Any]]) -> bool:
-    points = {variant: mean(found, variant) for variant in VARIANTS if variant != "start"}
+    points = {variant: mean(found, variant) for variant in VARIANTS}
     tokens, accuracy = points["none"]
-    shorter = all(t <= 0.75 * tokens for name, (t, _) in points.items() if name != "none")
-    keeps = all(points[name][1] >= accuracy - 0.03 for name in ("laser_d", "hbpo", "top_lambda"))
+    shorter = all(points[name][0] <= 0.75 * tokens for name in SHORTER)
+    keeps = all(points[name][1] >= accuracy - 0.03 for name in KEEP)
     t, acc = points["laser_d"]
     return shorter and keeps and not any(points[n][0] <= t and points[n][1] > acc for n in ("laser", "kimi", "z_length"))
 
 
 def report(found: dict[str, list[Any]], folder: Path) -> str:
-    points = {variant: mean(found, variant) for variant in VARIANTS}
+    points = {variant: mean(found, variant) for variant in VARIANTS if found.get(variant)}
     best = front(points)
     picture(found, points, best, folder / "length_rewards.png")
     lines = [f"{'':12} {'accuracy':>8} {'tokens':>7}   each seed: accuracy at tokens"]
     for name, (tokens, accuracy) in sorted(points.items(), key=lambda item: item[1]):
         seeds = ", ".join(f"{s['value']:.3f} at {s['tokens']:.1f}" for s in found[name])
         lines.append(f"{name:12} {accuracy:8.3f} {tokens:7.1f}   {seeds}{'   on the front' if name in best else ''}")
-    return "\n".join(lines)
+    start = found["none"][0]["over"][0]
+    return "\n".join([*lines, f"before training: {start[1]:.3f} at {start[2]:.1f}"])
 
 
 def picture(found: dict[str, list[Any]], points: dict[str, tuple[float, float]], best: list[str], path: Path) -> None:
