@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from guerdon.registry import Refused
 from guerdon.rewards import reasoning_patterns
 from guerdon.rewards.patterns import PHRASES, repeated_share
 
@@ -25,6 +26,8 @@ def test_phrases_count_once_whole_and_in_any_case():
     assert value("they awaited enthusiasm whence") == 0  # not hence, not wait
     assert value(" ".join(PHRASES)) == 1
     assert value("wait therefore", enough=4) == 0.5
+    with pytest.raises(Refused, match="enough=0"):
+        reasoning_patterns(enough=0)
 
 
 def test_what_stands_before_the_thinking_does_not_count():

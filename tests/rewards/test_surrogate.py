@@ -79,7 +79,7 @@ def test_rows_without_tokens_abstain_or_use_characters(engine):
     text = "\\boxed{4}"
     assert score(engine, surrogate(l_max=4 * len(text), unit="characters"), text).total()[0] == pytest.approx(0.5 + 0.75)
     with pytest.raises(Refused, match="turn between 0 and 1"):
-        surrogate.fn([], [], [], None, turn=1.0)
+        surrogate(turn=1.0)
 
 
 def test_a_formula_that_takes_too_long_is_hostile(engine, monkeypatch):
