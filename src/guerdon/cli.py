@@ -48,31 +48,46 @@ def score(
     workers: Annotated[int | None, typer.Option(help="Worker processes for Python graders; one a core if not given.", min=1)] = None,
     on_hostile: Annotated[OnHostile, typer.Option(help="What a row becomes that attacks its grader.")] = OnHostile.wrong,
     plugin: Annotated[list[str] | None, typer.Option(help="A file.py or module that defines rewards; may be given again.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="NAME=PATH: a model that the reward may ask by this name; may be given again.")
+    ] = None,
 ) -> None:
     """Score a file of completions: each row gains reward, state, reason, parts.
 
     Example: `guerdon score solutions.jsonl --reward "gate(format, math) + 0.2 * length" --out scored.jsonl --by model`
 
     Example: `guerdon score solutions.jsonl --reward "gate(format, math) + 0.2 * length" --explain 17`
+
+    Example: `guerdon score solutions.jsonl --reward "rlpr(model='scorer')" --model scorer=smollm2 --out scored.jsonl`
     """
     from rich import print as show
 
     import guerdon.shaping  # noqa: F401  fills the registry
-    from guerdon.scoring.job import load_plugin, score_file
+    from guerdon.scoring.job import load_plugin, score_file, with_models
     from guerdon.scoring.show import meter
 
     for name in plugin or ():
         load_plugin(name)
+    context = with_models(model or ())
     if explain is not None:
         from guerdon.scoring.explain import explain_row
 
-        print(*explain_row(file, reward, explain, workers=workers), sep="\n")
+        print(*explain_row(file, reward, explain, workers=workers, context=context), sep="\n")
         raise typer.Exit(0)
     if out is None:
         raise Refused("Name the file to write with --out, or a row to look at with --explain.")
     with meter() as progress:
         summary = score_file(
-            file, reward, out, by=by, prefix=prefix, cache=cache, workers=workers, on_hostile=on_hostile.value, progress=progress
+            file,
+            reward,
+            out,
+            by=by,
+            prefix=prefix,
+            cache=cache,
+            workers=workers,
+            on_hostile=on_hostile.value,
+            context=context,
+            progress=progress,
         )
     show(*summary.show(), sep="\n")
     if summary.complaint():

@@ -87,3 +87,25 @@ def test_the_command_prints_the_tree_and_writes_nothing(file: Path) -> None:
     assert [path.name for path in file.parent.iterdir()] == ["rows.jsonl"]
     refused = CliRunner().invoke(app, ["score", str(file), "--reward", "exact"])
     assert isinstance(refused.exception, Refused)
+
+
+def test_a_model_is_named_on_the_command_line(file: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from guerdon.envs.tiny import tokenizer
+
+    tokens = tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokens), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        tie_word_embeddings=True, bos_token_id=None, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    tokens.save_pretrained(tmp_path / "model")
+    command = ["score", str(file), "--reward", "rlpr(model='scorer', debias=False)", "--explain", "1"]
+    done = CliRunner().invoke(app, [*command, "--model", f"scorer={tmp_path / 'model'}"])
+    assert done.exit_code == 0, done.exception
+    assert 0 < float(done.output.split()[-1]) < 0.1  # one of some hundred characters, by a model that knows nothing
+    assert "--model NAME=PATH" in str(CliRunner().invoke(app, command).exception)
+    assert "write NAME=PATH" in str(CliRunner().invoke(app, [*command, "--model", "scorer"]).exception)

@@ -60,6 +60,7 @@ class Engine:
                     raise Refused(
                         f"The {what} wants {name!r}, which is neither a field of a sample nor a service or model of this run"
                         + nearest(name, [*FIELDS, *there])
+                        + " A model is declared with --model NAME=PATH, or under `models` of a recipe."
                     )
         for leaf in leaves(root):
             leaf.checked()

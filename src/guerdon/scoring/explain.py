@@ -14,7 +14,7 @@ from guerdon.samples import Context, Grain, Rewards, Sample, State
 from guerdon.scoring.columns import STATES
 from guerdon.scoring.engine import Engine, sees_all
 from guerdon.scoring.files import Row, Source
-from guerdon.scoring.job import chunks
+from guerdon.scoring.job import chunks, with_models
 
 SHOWN = 300
 """Characters of an answer that are shown, from its end: there the final answer stands."""
@@ -28,7 +28,7 @@ def explain_row(path: str | Path, reward: str | Expr, row: int, *, workers: int 
     Raises Refused for a row that is not there, or that is no sample.
     """
     source = Source(Path(path))
-    with Engine(context or Context(rng=np.random.default_rng(0)), workers=workers) as engine:
+    with Engine(context or with_models(()), workers=workers) as engine:
         root = engine.check(reward)
         rejected: list[Row] = []
         for rows, samples in chunks(source, root, [], rejected.append):

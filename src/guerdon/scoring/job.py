@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
-from guerdon.registry import Broke, Interrupted, Refused, nearest
+from guerdon.registry import Broke, Interrupted, Refused, find, nearest
 from guerdon.rewards.expr import Expr, Pipe
 from guerdon.samples import Context, Sample
 from guerdon.scoring.cache import Cache
@@ -48,7 +48,7 @@ def score_file(
     Interrupted, with a sentence on what is kept where.
     """
     out, source, started = Path(out), Source(path), time.perf_counter()
-    context = context or Context(rng=np.random.default_rng(0))
+    context = context or with_models(())
     with (
         closing(Cache(cache)) if cache else nullcontext() as store,
         Engine(context, cache=store, workers=workers, on_hostile=on_hostile) as engine,
@@ -166,6 +166,19 @@ def _check_groups(source: Source, root: Expr) -> None:
             )
         seen.add(hash(unit))
         last = unit
+
+
+def with_models(named: Sequence[str]) -> Context:
+    """The services of a scoring job: a generator of random numbers, and models opened for scoring only, each from a text NAME=PATH."""
+    models = {}
+    for text in named:
+        name, eq, path = text.partition("=")
+        if not (name and eq and path):
+            raise Refused(f"--model {text!r}: write NAME=PATH, for example scorer=smollm2, or scorer=FOLDER in transformers' layout.")
+        import guerdon.backends  # noqa: F401  fills the registry
+
+        models[name] = find("backend", "local").fn(path, trainable=False)
+    return Context(models=models, rng=np.random.default_rng(0))
 
 
 def load_plugin(name: str) -> None:
