@@ -11,8 +11,8 @@ from typing import Any
 from _exploit_world import ending, paths, walk
 
 CLAIM = (
-    "with Clip, Delta and both the share of `indeed` among the lines ends at most 0.05 above that of the outcome alone and the share solved "
-    "at most 0.02 below it"
+    "with Clip, Delta and both the share of `indeed` among the lines ends at most 0.05 above that of the outcome alone, and the share that "
+    "is solved at most 0.02 below it"
 )
 BASELINE = "outcome alone"
 METHOD = "0.2 * (judge_lines(right=0.9) | step_clip(0.7) | step_delta) beside it, and each alone; without its key term: the plain sum"

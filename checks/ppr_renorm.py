@@ -11,8 +11,8 @@ from typing import Any
 from _exploit_world import ending, paths, walk
 
 CLAIM = (
-    "with judge_lines | renorm(solved) `indeed` ends on less than 15% of the lines, and the share that is solved is no more than 0.02 below "
-    "the outcome's alone at the end, and above it in the mean over all updates; the raw sum ends with `indeed` on more than 60%"
+    "with judge_lines | renorm(solved) `indeed` ends on less than 15% of the lines, and the share solved is no more than 0.02 below that "
+    "of the outcome alone at the end, and not below it in the mean over all updates; the raw sum ends with `indeed` on more than 60%"
 )
 BASELINE = "outcome alone"
 METHOD = "judge_lines | renorm(solved); without its key term: solved + judge_lines"

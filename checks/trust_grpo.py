@@ -21,8 +21,10 @@ METHOD = "solved + (approves | trust(solved) | fade(0.3, 0, until=12000, form=ex
 SEEDS = (0, 1, 2)
 FADE = "fade(0.3, 0, until=12000, form='exponential')"
 REWARDS = {
-    "baseline": "solved + 0.3 * approves", "method": f"solved + (approves | trust(solved) | {FADE})", "ablated": f"solved + (approves | {FADE})",
-}  # fmt: skip
+    "baseline": "solved + 0.3 * approves",
+    "method": f"solved + (approves | trust(solved) | {FADE})",
+    "ablated": f"solved + (approves | {FADE})",
+}
 
 
 @reward(inline=True)
