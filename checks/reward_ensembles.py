@@ -25,7 +25,7 @@ NS = (1, 4, 16, 64, 256, 1024)
 
 
 def world(seed: int, pretrained: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """scores (p, n, raters), worth, the shared error (p, n) and every rater's own oddities (p, n, raters); the first is the same in both."""
+    """scores (p, n, raters), worth, shared error (p, n), the raters' own oddities (p, n, raters); rater 0 is the same in both."""
     rng = np.random.default_rng(seed)
     shape = (PROMPTS, ANSWERS)
     quality, shared = rng.normal(size=shape), rng.normal(size=shape)
