@@ -354,8 +354,8 @@ def test_help_has_an_example_and_is_quick(folder):
 
 def test_scoring_imports_nothing_heavy():
     code = (
-        "import sys, guerdon.cli, guerdon.rewards, guerdon.scoring.job\n"
-        "print([m for m in ('torch', 'transformers', 'sympy', 'math_verify', 'pyarrow', 'pydantic') if m in sys.modules])"
+        "import sys, guerdon.cli, guerdon.rewards, guerdon.shaping, guerdon.scoring.job\n"
+        "print([m for m in ('torch', 'transformers', 'sympy', 'math_verify', 'pyarrow', 'pydantic', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

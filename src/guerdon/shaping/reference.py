@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from guerdon.registry import Refused
-from guerdon.rollouts import parallel
 from guerdon.samples import Context, Rewards, Sample, State, Task
 from guerdon.shaping.core import shape
 from guerdon.shaping.squash import Kind, squashed
@@ -30,6 +29,8 @@ class AgainstReference:
         self.known: dict[str, list[float]] = {}
 
     def prepare(self, tasks: Sequence[Task], score: Callable[[Sequence[Sample]], Rewards], context: Context) -> None:
+        from guerdon.rollouts import parallel  # here: rollouts import backends, and these torch, which scoring does without
+
         policy = context.models[self.model]
         answers = parallel(policy, tasks, self.samples, context, max_tokens=self.max_tokens, temperature=self.temperature)
         rewards = score(answers)
