@@ -172,6 +172,8 @@ def test_what_follows_from_tokens_before_it_is_no_credit_of_the_thought():
 def test_r3_of_thoughts_that_change_nothing_weighs_all_tokens_alike(table):
     rewards = score(table, r3, make(table, "good"), make(table, "good"))
     np.testing.assert_allclose(rewards.total(), np.log([0.8 / 0.2, 0.9 / 0.85, 1]).mean())
+    alike = score(table, r3(weighted=False), make(table, "good"), make(table, "bad"))
+    np.testing.assert_allclose(alike.total(), [np.log([x / 0.2, 0.9 / 0.85, 1]).mean() for x in (0.8, 0.1)])
     assert rewards.evidence["sigma"] == [0, 0]
 
 

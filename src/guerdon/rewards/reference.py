@@ -131,12 +131,13 @@ def jepo(group: list[Sample], model: Any = "policy") -> list[Verdict]:
 
 
 @reward(wrong=FLOOR)
-def r3(group: list[Sample], model: Any = "policy", quantile: float = 0.0, masked: bool = True) -> list[Verdict]:
+def r3(group: list[Sample], model: Any = "policy", quantile: float = 0.0, masked: bool = True, weighted: bool = True) -> list[Verdict]:
     """sum over j of w_j (log pi(a_j | prompt, thought, a_<j) - log pi(a_j | prompt, no thought, a_<j)), w_j = sigma_j / sum of sigma.
 
     sigma_j: standard deviation, over the group's thoughts, of the log-probability of the reference's token a_j. So the few tokens that the
     reasoning decides speak, and what is certain from the tokens before them counts for nothing. quantile: only tokens whose sigma is at or
-    above this quantile of all count. masked False: without the second term. Where no sigma is above 0, all tokens weigh the same.
+    above this quantile of all count. masked False: without the second term. weighted False, or where no sigma is above 0: all tokens weigh
+    the same.
     Thoughts end where the answer began; the text between, such as a blank, is the group's commonest. No token counts below -20.
     Evidence `sigma`: the largest sigma_j, for `keep: reflective`. Steady from 8 samples on. Source: arXiv:2506.13351 (R3), which leaves the
     increasing function of sigma open: proportional here.
@@ -153,7 +154,7 @@ def r3(group: list[Sample], model: Any = "policy", quantile: float = 0.0, masked
         lp = np.maximum(np.stack(list(known.values())), FLOOR)
         sigma = lp.std(0)
         w = np.where(sigma >= np.quantile(sigma, quantile), sigma, 0.0)
-        w = w / w.sum() if w.any() else np.full(len(w), 1 / len(w))
+        w = w / w.sum() if weighted and w.any() else np.full(len(w), 1 / len(w))
         above = lp - (_without(model, [group[i] for i in known], target) if masked else 0.0)
         for i, value in zip(known, (above @ w).tolist(), strict=True):
             out[i] = Verdict(value, evidence={"sigma": float(sigma.max())})
