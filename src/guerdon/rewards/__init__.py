@@ -14,6 +14,7 @@ from guerdon.rewards.expr import least as least
 from guerdon.rewards.expr import mean as mean
 from guerdon.rewards.expr import median as median
 from guerdon.rewards.expr import std as std
+from guerdon.rewards.follow_up import follow_up as follow_up
 from guerdon.rewards.grounding import iou as iou
 from guerdon.rewards.grounding import point_in_box as point_in_box
 from guerdon.rewards.labels import class_name as class_name
