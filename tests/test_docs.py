@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from guerdon import recipe
+from guerdon import recipe, registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -39,3 +39,10 @@ def test_yaml_of_a_page_is_a_recipe(page: Path, tmp_path: Path) -> None:
 def test_recipes_are_accepted(path: Path) -> None:
     data = yaml.safe_load(path.read_text())
     recipe.read({"tasks": "problems.jsonl", **data})
+
+
+@pytest.mark.parametrize("kind", ["env", "rollout", "reward", "shape", "select", "keep", "credit", "aggregate", "loss", "backend"])
+def test_every_piece_has_its_place_in_the_reference(kind: str) -> None:
+    page = (ROOT / "docs" / "reference" / "pieces.md").read_text()
+    missing = [p.name for p in registry.pieces(kind) if p.where.startswith("guerdon.") and f"`{p.name}`" not in page]
+    assert not missing, f"docs/reference/pieces.md leaves out {missing}"
