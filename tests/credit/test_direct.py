@@ -169,3 +169,22 @@ def test_a_tag_in_the_answers_token_is_kept():
     assert sample.text == "<answer>no </answer>"
     assert sample.ids is not None
     assert sample.ids.tolist() == [2, 3]
+
+
+def test_jepo_without_a_baseline_is_the_gradient_of_the_bound(model):
+    """Of E over pairs of thoughts of log((p + p') / 2), by the chances of the thoughts."""
+    logits = model.logits_at([at(model, "<think>")])[0].numpy()
+    rare = np.where([name in THOUGHTS for name in model.names], logits, -30.0)
+    p = [likelihood(model, z) for z in THOUGHTS]
+
+    def bound(logits: np.ndarray) -> float:
+        model.set_logits(at(model, "<think>"), logits)
+        q = [chance(model, "<think>", z) for z in THOUGHTS]
+        return sum(q[i] * q[j] * np.log((p[i] + p[j]) / 2) for i in range(3) for j in range(3))
+
+    steps = 1e-5 * np.eye(len(rare))
+    wanted = [(bound(rare + step) - bound(rare - step)) / 2e-5 for step in steps]
+    model.set_logits(at(model, "<think>"), rare)
+    got = 2 * estimate(model, "jepo", 2, baseline=False, direct=0.0)[0]
+    np.testing.assert_allclose(got, wanted, atol=1e-6)
+    model.set_logits(at(model, "<think>"), logits)

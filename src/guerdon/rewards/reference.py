@@ -4,7 +4,8 @@ The answer is the task's reference (`rlpr`, `log_prob`, `prob`, `jepo`, `r3`), o
 by name: frozen or moving, the policy itself or another one. What it says is a constant of the update: no gradient flows through a reward.
 
 A sample without an answer has no place for the reference. It counts as one that makes every token of it impossible: probability 0, and
-where logarithms are added `FLOOR` a token, below which no token counts; or an answer could be worth less than none.
+where logarithms are added `FLOOR` a token, below which no token counts; or an answer could be worth less than none. One such value
+is most of its group's spread: where answers are cut off for length alone, leave them out with `keep: overlong_filter`.
 """
 
 from __future__ import annotations
