@@ -23,7 +23,7 @@ BASELINE = "0.5 * kind + 0.5 * brief, fixed, and a KL penalty"
 METHOD = (
     "(kind | multiplier(0.4)) + (brief | multiplier(0.25)), credit constrained; without its key term: multipliers that do not move (lr 0)"
 )
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS = (0, 1, 2)
 THETA = {"kind_share": 0.4, "brief_share": 0.25}
 VOCAB = ["kind", "brief", "plain"]
 STEPS, LAST = 250, 50
@@ -47,11 +47,11 @@ def means(expression: str, seed: int, **fields: Any) -> np.ndarray:
     critics = fields.pop("critics")
     with tempfile.TemporaryDirectory() as folder:
         run = train(
-            name="constrained", threads=1, seed=seed, tasks=[Task(str(i), str(i)) for i in range(2)],
+            name="constrained", threads=1, seed=seed, tasks=[Task("0", "say something")],
             models={"policy": table, "reference": {"of": "policy"}} | {name: {**table, "head": "scalar"} for name in critics},
             reward=expression, correct="kind_share", rollout={"use": "parallel", "max_tokens": 4}, kl={"coefficient": 0.05},
             critic={"lr": 0.05}, folder=Path(folder) / "run", **fields,
-            train={"steps": STEPS, "prompts": 2, "samples": 32, "lr": 0.02, "checkpoint_every": 10_000, "samples_every": 10_000},
+            train={"steps": STEPS, "prompts": 1, "samples": 64, "lr": 0.05, "checkpoint_every": 10_000, "samples_every": 10_000},
         )  # fmt: skip
     rows = [row for row in run.metrics if "reward/kind_share" in row][-LAST:]
     return np.array([np.mean([row[f"reward/{part}"] for row in rows]) for part in THETA])

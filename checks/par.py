@@ -1,7 +1,7 @@
 """PAR: a reward squashed against what the reference gets stops paying before the proxy's tail is worth looking for.
 
 A bandit on the tabular backend, through the real loop: four prompts, each with 24 ordinary answers (quality normal, deviation 2, which the
-proxy sees) and four exploits that the starting policy seldom writes (e^-2 of the others), worth -2, to which the proxy adds 3 and four
+proxy sees) and four exploits that the starting policy seldom writes (e^-3 of the others), worth -2, to which the proxy adds 3 and four
 times a tail of two degrees of freedom. Each prompt has an offset of its own (deviation 6), as learned rewards have.
 """
 
@@ -22,7 +22,7 @@ CLAIM = (
 )
 BASELINE = "the raw proxy"
 METHOD = "par; without its key term, the reference: squash (an uncentred sigmoid)"
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS = (0, 1, 2)
 PROMPTS, ORDINARY, EXPLOITS = 4, 24, 4
 REWARDS = {"baseline": "bandit_proxy", "method": "bandit_proxy | par(samples=10, max_tokens=1)", "ablated": "bandit_proxy | squash"}
 WORDS = [f"answer{i}" for i in range(ORDINARY)] + [f"exploit{i}" for i in range(EXPLOITS)]
@@ -53,14 +53,15 @@ def gain(expression: str, seed: int) -> np.ndarray:
     from guerdon.training.run import train
 
     plant(seed)
-    bias = {word: -2.0 for word in WORDS[ORDINARY:]} | {"<end>": -20.0}
+    bias: dict[str, float] = {word: -3.0 for word in WORDS[ORDINARY:]} | {"<end>": -20.0}
+    table = {"backend": "tabular", "vocab": WORDS, "bias": bias}
     with tempfile.TemporaryDirectory() as folder:
         run = train(
             name="par", threads=1, seed=seed, tasks=[Task(str(i), str(i)) for i in range(PROMPTS)],
-            models={"policy": {"backend": "tabular", "vocab": WORDS, "bias": bias}, "reference": {"of": "policy"}},
+            models={"policy": table, "reference": {"of": "policy"}, "critic": {**table, "head": "scalar"}},
             reward=f"({expression}) + 0 * bandit_worth", correct="bandit_worth", rollout={"use": "parallel", "max_tokens": 1},
-            credit="dr_grpo", loss=["ppo_clip", {"use": "kl", "coefficient": 0.05}], folder=Path(folder) / "run",
-            train={"steps": 200, "prompts": PROMPTS, "samples": 32, "lr": 0.05, "checkpoint_every": 10_000, "samples_every": 10_000},
+            credit="gae", critic={"lr": 0.1}, kl={"coefficient": 0.05}, folder=Path(folder) / "run",
+            train={"steps": 300, "prompts": PROMPTS, "samples": 32, "lr": 0.03, "checkpoint_every": 10_000, "samples_every": 10_000},
         )  # fmt: skip
     worth = np.array([row["reward/bandit_worth"] for row in run.metrics if "reward/bandit_worth" in row])
     start = np.average(TABLES["worth"], axis=1, weights=np.exp([bias.get(word, 0.0) for word in WORDS])).mean()

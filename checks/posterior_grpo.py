@@ -1,7 +1,7 @@
 """Posterior-GRPO: the process counts only after success, so that a process reward that can be pleased without it is not.
 
-See `_exploit_world.py`: paths of three turns in at most three lines, so that whoever writes "indeed" cannot pass. The judge of a whole
-answer gives 0.2, and 0.8 to one that says "indeed".
+See `_exploit_world.py`: paths of five turns in answers of five lines, so that whoever writes "indeed" cannot pass, and few pass at first.
+The judge of a whole answer gives 0.2, and 0.8 to one that says "indeed".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from guerdon.rewards import reward
 
 CLAIM = (
     "with form + solved + solved * pleased the share solved ends at most 0.01 below that of form + solved, and the exploit is in less than "
-    "10% of the answers; with the ungated sum the exploit is in more than half of them and fewer are solved"
+    "10% of the answers"
 )
 BASELINE = "form + solved"
 METHOD = "form + solved + solved * pleased; without its key term, the gate: form + solved + pleased"
@@ -34,7 +34,7 @@ def pleased(text: str) -> float:
 
 
 def measure(variant: str, seed: int) -> dict[str, Any]:
-    return ending(walk(REWARDS[variant], paths(3), seed, steps=100, lines=3, watch="exploited", credit="grpo"))
+    return ending(walk(REWARDS[variant], paths(5), seed, steps=100, lines=5, watch="exploited", credit="grpo", end=-20.0))
 
 
 def holds(baseline: list[Any], method: list[Any]) -> bool:

@@ -20,7 +20,7 @@ CLAIM = (
 BASELINE = "one rater"
 METHOD = "min over five centred raters, different pretraining; without its key term: uncentred"
 SEEDS = (0, 1, 2)
-PROMPTS, ANSWERS, RATERS, OWN = 20, 1024, 5, 8
+PROMPTS, ANSWERS, RATERS, OWN = 60, 1024, 5, 8
 NS = (1, 4, 16, 64, 256, 1024)
 
 

@@ -1,7 +1,7 @@
 """Trust-GRPO: a judge is believed as far as right answers please it more than wrong ones, and not where all are right.
 
-See `_exploit_world.py`: paths of two turns in at most four lines. The judge of a whole answer gives 0.3, and 0.7 to one that says "indeed",
-right or wrong.
+See `_exploit_world.py`: paths of two turns in at most four lines, groups of 8. The judge of a whole answer gives 0.3, and 0.7 to one that
+says "indeed", right or wrong.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def approves(text: str) -> float:
 
 
 def measure(variant: str, seed: int) -> dict[str, Any]:
-    return ending(walk(REWARDS[variant], paths(2), seed, steps=120, lines=4, watch="exploited", credit="grpo"))
+    return ending(walk(REWARDS[variant], paths(2, n=12), seed, steps=120, lines=4, watch="exploited", credit="grpo", samples=8))
 
 
 def holds(baseline: list[Any], method: list[Any]) -> bool:
