@@ -54,6 +54,17 @@ def test_a_claim_that_fails_and_one_that_proves_nothing(folder: Path) -> None:
     assert checks.run("empty").verdict.startswith("proves nothing")
 
 
+def test_checks_share_files_that_begin_with_an_underscore(folder: Path) -> None:
+    log = write(folder, "shares", {"baseline": 0.0, "method": 1.0, "ablated": 0.0})
+    check = folder / "shares.py"
+    check.write_text(f"from _shared_by_checks import WORTH\n{check.read_text()}".replace("return ", "return WORTH * ", 1))
+    for worth, measured in ((1.0, 6), (2.0, 12)):
+        (folder / "_shared_by_checks.py").write_text(f"WORTH = {worth}\n")
+        assert checks.run("shares").method == [worth, worth]
+        assert len(log.read_text().split()) == measured  # another text of the shared file starts anew
+    assert list(checks.available()) == ["shares"]
+
+
 def test_a_measurement_that_breaks_is_named(folder: Path) -> None:
     write(folder, "broken", {"baseline": 0.0})
     with pytest.raises(Broke, match="broke off in method, seed 0: KeyError"):
