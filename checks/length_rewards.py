@@ -112,7 +112,7 @@ def picture(found: dict[str, list[Any]], points: dict[str, tuple[float, float]],
         axes.scatter([tokens], [accuracy], s=60, color=colour, edgecolor="black" if name in best else "none", label=name)
         axes.annotate(name, (tokens, accuracy), xytext=(5, 4), textcoords="offset points", fontsize=8)
     axes.set(xlabel="tokens an answer (held-out chains, temperature 1)", ylabel="accuracy")
-    axes.set_title(f"Length rewards after {STEPS} steps: large points are means of {len(SEEDS)} seeds")
+    axes.set_title(f"Length rewards after {STEPS} steps: large points are means of {len(found['none'])} seeds")
     axes.legend(fontsize=7, ncol=2)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
