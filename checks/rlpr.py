@@ -65,6 +65,19 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     } | (auroc_of_contexts() if (variant, seed) == ("method", SEEDS[0]) else {})  # fmt: skip
 
 
+CHOICES = [
+    ["Lisbon", "Oslo", "Cairo", "Lima", "Kyoto", "Perth"], ["old clock", "silver ring", "wooden chair", "small drum"],
+    ["Farid", "Greta", "Hugo", "Ines"], ["train", "bus", "boat", "bicycle"], ["Monday", "Tuesday", "Friday", "Sunday"],
+]  # fmt: skip
+CLAUSES = [
+    ("In {1} {0} purchased a {2}.", "{0} bought a {2} in {1}"),
+    ("{3} received it as a present.", "gave it to {3}"),
+    ("The way back was by {4}.", "went home by {4}"),
+    ("The family heard the story on {5}.", "told everyone about it on {5}"),
+]
+"""What the context tells, and the same in the words of the reference."""
+
+
 def questions() -> list[tuple[Task, dict[str, str]]]:
     """A task with a context that helps, one that is about something else, and one that misleads."""
     rng = np.random.default_rng(0)
@@ -72,22 +85,23 @@ def questions() -> list[tuple[Task, dict[str, str]]]:
     def one_of(*words: str) -> str:
         return str(rng.choice(words))
 
+    def draw(values: list[str], n: int) -> list[str]:
+        return [str(x) for x in rng.choice(values, n, replace=False)]
+
     found = []
     for i in range(100):
-        name, other = one_of("Anna", "Boris", "Clara", "Deniz", "Emeka"), one_of("Farid", "Greta", "Hugo", "Ines")
-        city, wrong_city = (str(x) for x in rng.choice(["Lisbon", "Oslo", "Cairo", "Lima", "Kyoto", "Perth"], 2, replace=False))
+        name = one_of("Anna", "Boris", "Clara", "Deniz", "Emeka")
         unrelated = f"The {one_of('river', 'bridge', 'market')} was {one_of('quiet', 'crowded', 'closed')} in the morning."
         if i % 2 == 0:
             thing = one_of("door", "bicycle", "scarf", "kitchen", "boat")
-            right, wrong = (str(x) for x in rng.choice(["green", "yellow", "purple", "white", "orange"], 2, replace=False))
+            right, wrong = draw(["green", "yellow", "purple", "white", "orange"], 2)
             texts = [f"{name} painted the {thing} {colour} last week." for colour in (right, wrong)]
             task = Task(str(i), f"Question: What colour is the {thing} of {name}?\n", right)
         else:
-            items = ["old clock", "silver ring", "wooden chair", "small drum"]
-            item, wrong_item = (str(x) for x in rng.choice(items, 2, replace=False))
-            told = "In {} {} purchased a {}, which {} received as a present."
-            texts = [told.format(city, name, item, other), told.format(wrong_city, name, wrong_item, other)]
-            reference = f"{name} bought a {item} in {city} and gave it to {other}"
+            facts = [draw(values, 2) for values in CHOICES]
+            n = int(rng.integers(1, len(CLAUSES) + 1))  # one clause to four, so that the references differ in length
+            texts = [" ".join(told for told, _ in CLAUSES[:n]).format(name, *(fact[k] for fact in facts)) for k in range(2)]
+            reference = ", ".join(asked for _, asked in CLAUSES[:n]).format(name, *(fact[0] for fact in facts))
             task = Task(str(i), f"Question: What did {name} do on the journey?\n", reference)
         found.append((task, {"helpful": texts[0], "unrelated": unrelated, "misleading": texts[1]}))
     return found
