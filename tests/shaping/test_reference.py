@@ -61,6 +61,12 @@ def test_log_sigmoid_is_linear_for_poor_answers_and_flat_for_good_ones():
     assert np.isfinite(shaped(par(), -1e6, 1e6)).all()
 
 
+def test_outside_a_run_there_is_nothing_to_compare_with_and_it_says_so():
+    out = Engine(Context(models={"reference": object()})).score("ref_words | par", [Sample(Task("t", "q"), "good")])
+    assert out.state.tolist() == [State.FAILED]
+    assert "gathered by a training run" in out.why(0)
+
+
 def test_what_cannot_be_is_refused():
     for call, why in ((lambda: par(samples=0), "at least one answer"), (lambda: log_sigmoid(1.0), "between 0 and 1"),
                       (lambda: par(kind="relu"), "sigmoid, tanh")):  # fmt: skip

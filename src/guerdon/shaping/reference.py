@@ -51,7 +51,8 @@ class AgainstReference:
                 out.outcome.value[i] = self.value(float(out.outcome.value[i]), np.asarray(known))
             else:
                 out.outcome.state[i], out.outcome.value[i] = State.FAILED, 0.0
-                out.outcome.reason[(i,)] = f"no answer of {self.model!r} to task {sample.task.id!r} has a reward to compare with"
+                gathered = "" if self.known else "; they are gathered by a training run, before it begins a task"
+                out.outcome.reason[(i,)] = f"no answer of {self.model!r} to task {sample.task.id!r} has a reward to compare with{gathered}"
         return out
 
     def value(self, r: float, reference: np.ndarray) -> float:
