@@ -159,8 +159,8 @@ def check_types(what: str, fn: Callable[..., Any], params: Mapping[str, Any]) ->
         try:
             hint = eval(str(stated[name].annotation), dict(vars(sys.modules[fn.__module__])))  # our own annotation, kept as text
             TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value, strict=not isinstance(value, list))
-        except (NameError, SyntaxError, TypeError, AttributeError, PydanticUserError):
-            continue  # none stated, or one that only type checkers can see
+        except (NameError, SyntaxError, TypeError, AttributeError, KeyError, PydanticUserError):
+            continue  # none stated, one that only type checkers can see, or a function of no imported module
         except ValidationError as error:
             raise Refused(f"The {what}: {name} = {value!r}: {error.errors()[0]['msg']}.") from None
 
