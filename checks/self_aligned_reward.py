@@ -1,6 +1,7 @@
-"""Self-aligned reward: a sentence said twice and a phrase that fits anywhere both lower it, since neither gains from the question.
+"""Self-aligned reward: a sentence said again and a phrase that fits anywhere both lower it, since neither gains from the question.
 
-SmolLM2-135M scores answers to templated word problems: concise and correct, with its last sentence said again, with a sentence of filler.
+SmolLM2-135M scores answers to templated word problems: concise and correct, with its last sentence said twice or six times, with a sentence
+of filler. Text that repeats itself is likely behind any question, so that its likelihood alone rewards it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from guerdon.rewards.core import reward
 from guerdon.samples import Context, Sample, Task
 
 CLAIM = (
-    "concise scores above said twice, and said twice above filler (paired t-tests over 20 problems, p < 0.01 each, in every seed); "
-    "with the questions shuffled the concise answers score at most half"
+    "concise scores above said twice, above said six times, and said twice above filler (paired t-tests over 10 problems, p < 0.01 each, "
+    "in every seed); with the questions shuffled the concise answers score at most half"
 )
 BASELINE = "every answer behind the question of another problem"
 METHOD = "self_aligned; without its key term: -ppl(a | q), the perplexity without the question left out"
 SEEDS = (0, 1, 2)
-PROBLEMS = 20
+PROBLEMS = 10
 FILLER = "It is always good to think about this step by step."
 NAMES = ["Mia", "Tom", "Ana", "Ben", "Zoe", "Max", "Ivy", "Sam", "Lea", "Jon"]
 THINGS = ["apples", "books", "marbles", "stamps", "coins", "shells", "pencils", "cards", "buttons", "stickers"]
@@ -40,7 +41,7 @@ def unlikely(sample: list[Sample], model: Any = "policy") -> list[float]:
 
 
 def problems(seed: int) -> list[tuple[str, list[str]]]:
-    """Questions, each with its concise answer, the same said twice, and with filler."""
+    """Questions, each with its concise answer, the same said twice, with filler, and said six times."""
     rng, found = np.random.default_rng(seed), []
     for i in range(PROBLEMS):
         story, sign = STORIES[i % len(STORIES)]
@@ -48,7 +49,7 @@ def problems(seed: int) -> list[tuple[str, list[str]]]:
         result = {"+": a + b, "-": a - b, "*": a * b}[sign]
         concise = f"{a} {sign} {b} = {result}. "
         end = f"There are {result} {things}."
-        answers = [concise + end, f"{concise}{end} {end}", f"{concise}{end} {FILLER}"]
+        answers = [concise + end, f"{concise}{end} {end}", f"{concise}{end} {FILLER}", concise + " ".join([end] * 6)]
         found.append((story.format(name=name, things=things, a=a, b=b), answers))
     return found
 
@@ -69,11 +70,13 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     with Engine(Context(models={"policy": local("smollm2", trainable=False)}), workers=1) as engine:
         rewards = engine.score(unlikely if variant == "ablated" else self_aligned, samples)
     assert rewards.alive.all()
-    concise, twice, filler = rewards.total().reshape(-1, 3).T
-    p = [float(ttest_rel(x, y, alternative="greater").pvalue) for x, y in ((concise, twice), (twice, filler))]  # pyright: ignore
-    return {"value": float(concise.mean()), "said twice": float(twice.mean()), "filler": float(filler.mean()), "p": max(p)}
+    concise, twice, filler, six = rewards.total().reshape(-1, 4).T
+    found = {"value": concise.mean(), "said twice": twice.mean(), "filler": filler.mean(), "said six times": six.mean()}
+    for name, x, y in (("p twice", concise, twice), ("p six", concise, six), ("p filler", twice, filler)):
+        found[name] = ttest_rel(x, y, alternative="greater").pvalue  # pyright: ignore
+    return {name: float(value) for name, value in found.items()}
 
 
 def holds(baseline: list[Any], method: list[Any]) -> bool:
-    ordered = all(found["p"] < 0.01 for found in method)
+    ordered = all(found[name] < 0.01 for found in method for name in ("p twice", "p six", "p filler"))
     return ordered and all(b["value"] <= 0.5 * m["value"] for b, m in zip(baseline, method, strict=True))
