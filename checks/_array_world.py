@@ -38,9 +38,9 @@ def shaped(expression: str, samples: Sequence[Sample], references: Sequence[Samp
     for node in root.walk():
         if isinstance(node, Pipe) and hasattr(node.shape.fn, "prepare"):
             total = engine.score(node.source, references).total().tolist()
-            known: dict[str, list[float]] = {s.task.id: [] for s in references}
+            known: dict[str, list[float]] = {s.task.key: [] for s in references}
             for sample, value in zip(references, total, strict=True):
-                known[sample.task.id].append(value)
+                known[sample.task.key].append(value)
             node.shape.fn.load_state_dict({"known": dict.fromkeys(known, total) if pooled else known})
     return engine.score(root, samples).total()
 

@@ -6,6 +6,7 @@ Rewards are NumPy (a scoring process never imports torch); a Batch is torch.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -34,6 +35,12 @@ class Task:
     prompt: Prompt
     reference: Any = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Of id and prompt: tasks of two files may have the same ids, where these are row numbers."""
+        content = repr((self.id, self.prompt)).encode("utf-8", "surrogatepass")
+        return f"{self.id}/{hashlib.blake2b(content, digest_size=8).hexdigest()}"
 
 
 @dataclass

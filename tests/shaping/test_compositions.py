@@ -36,7 +36,7 @@ def ensemble(text):
     root = engine.check(text)
     for node in root.walk():
         if isinstance(node, Pipe) and node.shape.name in ("centred", "log_sigmoid"):
-            node.shape.fn.load_state_dict({"known": {"t": [OFFSETS["abc".index(str(node.source)[-1])]]}})
+            node.shape.fn.load_state_dict({"known": {Task("t", "q").key: [OFFSETS["abc".index(str(node.source)[-1])]]}})
     return engine.score(root, [Sample(Task("t", "q"), str(i)) for i in range(3)]).total()
 
 

@@ -50,7 +50,7 @@ def called(piece):
 def apply(piece, rewards: Rewards, samples: list[Sample]) -> Rewards:
     call = bound(piece)
     if isinstance(call.fn._piece, AgainstReference):
-        call.fn.load_state_dict({"known": {f"t{i}": [0.1 * i, 0.3] for i in range(3)}})
+        call.fn.load_state_dict({"known": {Task(f"t{i}", "q").key: [0.1 * i, 0.3] for i in range(3)}})
     value = [len(s.task.id) + int(s.task.id[1:]) + s.meta["beside"] for s in samples]
     beside = {name: Rewards(Grain.of(value, [s.meta["state"] for s in samples])) for name in call.beside}
     return call.fn(rewards, samples, Context(rng=np.random.default_rng(0), progress=Progress(3, 10)), **beside)

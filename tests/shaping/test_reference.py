@@ -28,7 +28,7 @@ KNOWN = [0.2, -1.0, 1.7]
 
 
 def shaped(call, *values):
-    call.fn.load_state_dict({"known": {"t": KNOWN}})
+    call.fn.load_state_dict({"known": {Task("t", "q").key: KNOWN}})
     samples = [Sample(Task("t", "q"), "")] * len(values)
     return call.fn(Rewards(Grain.of(values)), samples, Context()).outcome.value.tolist()
 
@@ -49,7 +49,7 @@ def test_the_closed_form_of_each():
 
 def test_one_reference_answer_is_enough():
     call = log_sigmoid(quantile=0.85)
-    call.fn.load_state_dict({"known": {"t": [0.7]}})
+    call.fn.load_state_dict({"known": {Task("t", "q").key: [0.7]}})
     out = call.fn(Rewards(Grain.of([0.7])), [Sample(Task("t", "q"), "")], Context())
     assert out.total().tolist() == pytest.approx([-math.log(2)], abs=1e-4)
 
@@ -102,11 +102,13 @@ def test_prepare_asks_the_reference_and_forgets_what_has_no_verdict():
     known = shape.state_dict()["known"]
     for task in tasks:
         values = [s.text.split().count("good") / len(s.text.split()) for s in seen if s.task.id == task.id and s.text]
-        assert known[task.id] == pytest.approx(values)
+        assert known[task.key] == pytest.approx(values)
     out = engine.score(expression, [Sample(tasks[0], "good"), Sample(tasks[1], ""), Sample(Task("c", "new"), "good")])
     assert out.state.tolist() == [State.SCORED, State.ABSTAINED, State.FAILED]
-    assert out.total()[0] == pytest.approx(fmean(sigmoid(1 - k) for k in known["a"]))
+    assert out.total()[0] == pytest.approx(fmean(sigmoid(1 - k) for k in known[tasks[0].key]))
     assert "no answer of 'reference' to task 'c'" in out.why(2)
+    other = engine.score(expression, [Sample(Task("a", "the same id in another file"), "good")])
+    assert other.failed.all()
 
 
 @reward(inline=True)

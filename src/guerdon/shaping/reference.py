@@ -36,7 +36,7 @@ class AgainstReference:
         rewards = score(answers)
         total, alive = rewards.total(), rewards.alive
         for i, sample in enumerate(answers):
-            found = self.known.setdefault(sample.task.id, [])
+            found = self.known.setdefault(sample.task.key, [])
             if alive[i]:
                 found.append(float(total[i]))
 
@@ -46,7 +46,7 @@ class AgainstReference:
         for i, sample in enumerate(samples):
             if not out.outcome.scored[i]:
                 continue
-            known = self.known.get(sample.task.id)
+            known = self.known.get(sample.task.key)
             if known:
                 out.outcome.value[i] = self.value(float(out.outcome.value[i]), np.asarray(known))
             else:

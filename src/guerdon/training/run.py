@@ -84,13 +84,13 @@ class Running:
 
     def prepare(self, tasks: Sequence[Task], run: Run) -> None:
         """Every hook `prepare`, with the tasks that were not seen yet; a shape is handed the score of the expression it stands on."""
-        new = [task for task in tasks if task.id not in self.prepared]
+        new = [task for task in tasks if task.key not in self.prepared]
         hooks = [(piece, self.reward) for name, piece in self.stateful() if not name.startswith("shape/")]
         hooks += [(pipe.shape.fn, pipe.source) for _, pipe in self.shapes()]
         for piece, expression in hooks:
             if new and hasattr(piece, "prepare"):
                 piece.prepare(new, functools.partial(run.score, expression, key=f"{self.index}/prepare"), run.context)
-        self.prepared.update(task.id for task in new)
+        self.prepared.update(task.key for task in new)
 
     def observe(self, samples: Sequence[Sample], rewards: Rewards, context: Context, on: str) -> None:
         """Every hook `observe`, with the rewards; a shape is handed those of the expression it stands on."""
@@ -174,7 +174,7 @@ class Run:
             return Rewards(outcome=Grain.of(np.full(len(samples), expression.value)))
         digest = hashlib.blake2b(digest_size=12)
         for s in samples:
-            digest.update(s.text.encode("utf-8", "surrogatepass") + b"\0" + s.task.id.encode() + b"\0")
+            digest.update(s.text.encode("utf-8", "surrogatepass") + b"\0" + s.task.key.encode("utf-8", "surrogatepass") + b"\0")
         return self.engine.score(expression, samples, key=f"{key}/{expression}/{digest.hexdigest()}")
 
     def passes(self, stage: Running, samples: Sequence[Sample], rewards: Rewards, key: str) -> np.ndarray:
