@@ -36,5 +36,5 @@ def test_the_polynomial_is_the_least_squares_fit_of_the_sigmoid():
 
 
 def test_another_kind_is_refused():
-    with pytest.raises(Refused, match="squash.*kind.*relu"):
+    with pytest.raises(Refused, match=r"squash.*kind.*relu"):
         squashed(kind="relu")
