@@ -13,7 +13,8 @@ from hypothesis import given
 from guerdon.credit import constrained, critic_view, kl_reward
 from guerdon.credit.parts import part_of
 from guerdon.registry import Refused
-from guerdon.samples import Batch, Grain, Part, Rewards, State
+from guerdon.samples import Batch, Grain, Part, Rewards, State, Task
+from guerdon.training.run import train
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -97,11 +98,21 @@ def test_a_critic_sees_the_rewards_of_its_part_alone(awkward):
 
 def test_parts_are_found_by_name_and_others_are_refused(awkward):
     batch = with_parts(awkward(1, n=6), 1, {"one": 0.5, "two(target=3)": None, "two(target=4)": 0.1}, kl=False)
-    assert part_of(batch, "one").coefficient == 0.5
-    assert part_of(batch, "two(target=4)").coefficient == 0.1
+    assert part_of(batch.rewards.parts, "one").coefficient == 0.5
+    assert part_of(batch.rewards.parts, "two(target=4)").coefficient == 0.1
     for name in ("two", "on"):
         with pytest.raises(Refused, match=f"critic of '{name}' needs one part"):
-            part_of(batch, name)
+            part_of(batch.rewards.parts, name)
     batch.rewards.parts.pop("two(target=4)")
     with pytest.raises(Refused, match="'two' enters the reward through more than a factor"):
         constrained(batch)
+
+
+def test_a_part_that_is_no_summand_is_refused_before_a_run_begins(tmp_path):
+    table = {"backend": "tabular", "vocab": "ab"}
+    with pytest.raises(Refused, match="'exact' enters the reward through more than a factor"):
+        train(
+            models={"policy": table, "critic/exact": {**table, "head": "scalar"}}, tasks=[Task("0", "q", "a")], critic={},
+            reward="exact | clip(0, 1)", credit="constrained", rollout={"use": "parallel", "max_tokens": 1}, folder=tmp_path / "run",
+        )  # fmt: skip
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

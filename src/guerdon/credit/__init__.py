@@ -12,4 +12,5 @@ from guerdon.credit.group import reinforce_pp as reinforce_pp
 from guerdon.credit.group import rloo as rloo
 from guerdon.credit.parts import constrained as constrained
 from guerdon.credit.parts import critic_view as critic_view
+from guerdon.credit.parts import factor_of as factor_of
 from guerdon.credit.penalty import kl_reward as kl_reward

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,20 +17,27 @@ if TYPE_CHECKING:
     from guerdon.samples import Batch, Part
 
 
-def part_of(batch: Batch, name: str) -> Part:
-    """The part of the reward called NAME, `length` for `length(target=100)`. Raises Refused where none or several are called so."""
-    parts = batch.rewards.parts
+def part_of(parts: Mapping[str, Part], name: str) -> Part:
+    """The part of a reward called NAME, `length` for `length(target=100)`. Raises Refused where none or several are called so."""
     found = [part for key, part in parts.items() if key == name] or [part for key, part in parts.items() if key.split("(")[0] == name]
     if len(found) != 1:
         raise Refused(f"The critic of {name!r} needs one part of the reward that is called so{nearest(name, parts)}")
     return found[0]
 
 
+def factor_of(parts: Mapping[str, Part], name: str) -> float:
+    """The factor with which a part enters the reward. Raises Refused for a part that does not enter as a sum."""
+    factor = part_of(parts, name).coefficient
+    if factor is None:
+        raise Refused(f"constrained: the part {name!r} enters the reward through more than a factor; write `{name} | multiplier(...)`.")
+    return factor
+
+
 def critic_view(batch: Batch, field: str) -> Batch:
     """The batch as the critic of a field sees it: for `values` itself, for `values/NAME` with the rewards of that part alone."""
     if field == "values":
         return batch
-    rewards = part_of(batch, field.removeprefix("values/")).rewards
+    rewards = part_of(batch.rewards.parts, field.removeprefix("values/")).rewards
     return replace(batch, rewards=rewards, fields={**batch.fields, "values": batch.field(field)})
 
 
@@ -42,16 +50,13 @@ def constrained(batch: Batch, gamma: float = 1.0, lam: float = 0.95) -> Float[Te
     A_kl. Raises Refused for a part that does not enter as a sum. Source: arXiv:2310.04373, its released code, which whitens minibatches.
     """
     names = sorted(name.removeprefix("values/") for name in batch.fields if name.startswith("values/"))
-    factors = {name: part_of(batch, name).coefficient for name in names if name != "kl"}
-    if None in factors.values():
-        bad = next(name for name, factor in factors.items() if factor is None)
-        raise Refused(f"constrained: the part {bad!r} enters the reward through more than a factor; write `{bad} | multiplier(...)` + ...")
-    free = len(factors) - sum(f for f in factors.values() if f is not None)
+    factors = {name: factor_of(batch.rewards.parts, name) for name in names if name != "kl"}
+    free = len(factors) - sum(factors.values())
     out = batch.advantages.new_zeros(batch.ids.shape)
     for name in names:
         view = critic_view(batch, f"values/{name}")
         live = batch.mask & (batch.alive & view.alive)[:, None]
-        out = out + (free if name == "kl" else factors[name] or 0.0) * _white(gae(view, gamma, lam), live)
+        out = out + (free if name == "kl" else factors[name]) * _white(gae(view, gamma, lam), live)
     return out
 
 

@@ -54,7 +54,7 @@ class prioritised:
     s: the share of a task's answers that were right (`of`, a reward that is part of the recipe's, else the reward itself, above 0.5), as a
     moving average over its draws: s + rate (new - s). A task not drawn yet has s = 0. n are drawn without replacement; with replacement
     where there are fewer than n. curriculum: during the first so many draws tasks come evenly from the easiest ones by the number
-    `meta[by]` (lower is easier), a share of them that grows evenly to all. State: success rates by task id, draws.
+    `meta[by]` (lower is easier), a share of them that grows evenly to all. State: success rates by task key, draws.
     Raises Refused for a task without that number, and for `of` that is no part. Source: arXiv:2501.12599, section 2.3.4 (floor 0 there:
     a task once solved every time never comes back).
     """
@@ -74,7 +74,7 @@ class prioritised:
             easiest = sorted(tasks, key=self._level)
             share = (self.drawn + n) / self.curriculum
             return uniform(easiest[: max(n, math.ceil(len(tasks) * share))], n, rng)
-        weight = np.array([max(self.floor, 1 - self.success.get(task.id, 0.0), 1e-9) for task in tasks])
+        weight = np.array([max(self.floor, 1 - self.success.get(task.key, 0.0), 1e-9) for task in tasks])
         return [tasks[i] for i in rng.choice(len(tasks), size=n, replace=len(tasks) < n, p=weight / weight.sum())]
 
     def _level(self, task: Task) -> float:
@@ -93,7 +93,7 @@ class prioritised:
         by_task: dict[str, list[bool]] = {}
         for sample, ok, counts in zip(samples, right.tolist(), alive.tolist(), strict=True):
             if counts:
-                by_task.setdefault(sample.task.id, []).append(ok)
+                by_task.setdefault(sample.task.key, []).append(ok)
         for task, found in by_task.items():
             new, old = sum(found) / len(found), self.success.get(task)
             self.success[task] = new if old is None else old + self.rate * (new - old)

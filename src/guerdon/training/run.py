@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from guerdon.backends.base import LossCall, Model, require
+from guerdon.credit import factor_of
 from guerdon.recipe import Recipe, Stage, Use, bind, critics
 from guerdon.registry import Interrupted, Refused, find
 from guerdon.rewards import parse
@@ -141,6 +142,10 @@ class Run:
             for expression in (stage.reward, stage.correct):
                 if not isinstance(expression, Const):
                     self.engine.check(expression)
+            if stage.spec.credit is not None and "values/*" in find("credit", stage.spec.credit.use).needs:
+                parts = self.engine.score(stage.reward, []).parts
+                for part in (field.removeprefix("values/") for field in stage.critics.values() if field not in ("values", "values/kl")):
+                    factor_of(parts, part)
         self.gold = self.engine.check(recipe.eval.gold) if recipe.eval.gold else None
         self.dtype = getattr(self.models["policy"], "dtype", torch.float32)
         self.trackers = list(trackers)
