@@ -9,7 +9,7 @@ import numpy as np
 
 from guerdon.registry import Refused, nearest
 from guerdon.rewards.core import reward
-from guerdon.rewards.likelihood import LONGEST, NONE, Forced, completion_ids, encode, logprobs, prompt_ids
+from guerdon.rewards.likelihood import NONE, Forced, completion_ids, encode, logprobs, prompt_ids, too_long
 from guerdon.samples import HOSTILE, Sample, Verdict
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _heads(model: Model, samples: Sequence[Sample], text: str) -> list[np.ndarra
     chat, out = has_template(model), []
     for sample in samples:
         try:
-            out.append(_too_long(sample) or (_chat_head(model, sample, text) if chat else _plain_head(model, sample, text)))
+            out.append(too_long(sample, WORST) or (_chat_head(model, sample, text) if chat else _plain_head(model, sample, text)))
         except Refused as error:
             out.append(Verdict.fail(str(error)))
     return out
@@ -149,8 +149,3 @@ def spelled(model: Model, text: str) -> str | None:
     _, offsets = model.decode(ids)
     shown = {int(i): model.show(np.array([i])) for i in np.unique(ids[offsets[:, 0] == offsets[:, 1]])}
     return next((token for token in shown.values() if token and token in text), None)
-
-
-def _too_long(sample: Sample) -> Verdict | None:
-    size = len(sample.text)
-    return Verdict(WORST, f"{HOSTILE}: {size} characters to be scored, more than {LONGEST} tokens hold") if size > 16 * LONGEST else None

@@ -54,6 +54,12 @@ def _too_long(row: Forced) -> Verdict | None:
     return Verdict(0.0, f"{HOSTILE}: {size} tokens to be scored, more than {LONGEST}") if size > LONGEST else None
 
 
+def too_long(sample: Sample, wrong: float = 0.0) -> Verdict | None:
+    """A hostile verdict for a text that no row can hold, told before it is encoded; else None."""
+    size = len(sample.text)
+    return Verdict(wrong, f"{HOSTILE}: {size} characters to be scored, more than {LONGEST} tokens hold") if size > 16 * LONGEST else None
+
+
 def encode(model: Model, text: str) -> np.ndarray:
     """Token ids of a text in the middle of an answer: no end token. Half a surrogate pair, which no tokenizer reads, becomes `?`."""
     text = text.encode("utf-8", "replace").decode()
@@ -103,8 +109,8 @@ def in_answer(model: Model, sample: Sample, target: str, thought: bool = True) -
     """
     if not sample.marks.get("answer"):
         return Verdict(0.0, "no answer found")
-    if len(sample.text) > 16 * LONGEST:
-        return Verdict(0.0, f"{HOSTILE}: {len(sample.text)} characters to be scored, more than {LONGEST} tokens hold")
+    if why := too_long(sample):
+        return why
     try:
         before, lead = before_answer(model, sample)
         if not thought:

@@ -9,8 +9,8 @@ import numpy as np
 
 from guerdon.registry import Refused
 from guerdon.rewards.core import reward
-from guerdon.rewards.likelihood import LONGEST, NONE, Forced, completion_ids, logprobs, prompt_ids
-from guerdon.samples import HOSTILE, Prompt, Sample, Verdict
+from guerdon.rewards.likelihood import NONE, Forced, completion_ids, logprobs, prompt_ids, too_long
+from guerdon.samples import Prompt, Sample, Verdict
 
 if TYPE_CHECKING:
     from guerdon.backends.base import Model
@@ -34,8 +34,7 @@ def self_aligned(sample: list[Sample], model: Any = "policy", log: bool = False)
 
 def _rows(model: Model, sample: Sample) -> tuple[Forced | Verdict, Forced | Verdict]:
     """The answer behind its prompt, and behind the prompt without the question."""
-    if len(sample.text) > 16 * LONGEST:
-        why = Verdict(0.0, f"{HOSTILE}: {len(sample.text)} characters to be scored, more than {LONGEST} tokens hold")
+    if why := too_long(sample):
         return why, why
     try:
         answer, prompt, empty = completion_ids(model, sample), prompt_ids(model, sample), model.encode(without_question(sample.task.prompt))
