@@ -106,11 +106,12 @@ def picture(found: dict[str, list[Any]], points: dict[str, tuple[float, float]],
 
     figure, axes = plt.subplots(figsize=(8, 5.5))
     axes.plot(*zip(*(points[name] for name in best), strict=True), color="0.75", zorder=0, label="Pareto front of the means")
-    for i, (name, (tokens, accuracy)) in enumerate(points.items()):
-        colour = plt.get_cmap("tab20")(i)
+    for i, (name, (tokens, accuracy)) in enumerate(sorted(points.items(), key=lambda item: item[1][1])):
+        colour, right = plt.get_cmap("tab20")(i), i % 2 == 0  # neighbours have their names on different sides
         axes.scatter([s["tokens"] for s in found[name]], [s["value"] for s in found[name]], s=14, color=colour, alpha=0.6)
         axes.scatter([tokens], [accuracy], s=60, color=colour, edgecolor="black" if name in best else "none", label=name)
-        axes.annotate(name, (tokens, accuracy), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        side = {"xytext": (7, 0), "ha": "left"} if right else {"xytext": (-7, 0), "ha": "right"}
+        axes.annotate(name, (tokens, accuracy), **side, textcoords="offset points", fontsize=8, va="center")
     axes.set(xlabel="tokens an answer (held-out chains, temperature 1)", ylabel="accuracy")
     axes.set_title(f"Length rewards after {STEPS} steps: large points are means of {len(found['none'])} seeds")
     axes.legend(fontsize=7, ncol=2)
