@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 from guerdon.evals import checks
 from guerdon.evals import methods as rows
@@ -19,9 +19,9 @@ def methods(name: str | None) -> int:
         for key, value in rows.get(name).model_dump().items():
             out.print(f"[bold]{key}[/bold]: {value}", highlight=False)
         return 0
-    table = Table("id", "title", "arXiv", "confirmed", "holds", "check")
+    table = Table(*(Column(name, no_wrap=True, overflow="ellipsis") for name in ("id", "holds", "confirmed", "arXiv", "title")))
     for row in rows.methods().values():
-        table.add_row(row.id, row.title, row.arxiv or "", row.confirmed, row.holds, row.check or "")
+        table.add_row(row.id, row.holds, row.confirmed, row.arxiv or "", row.title)
     out.print(table)
     return 0
 
