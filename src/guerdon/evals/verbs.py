@@ -19,9 +19,13 @@ def methods(name: str | None) -> int:
         for key, value in rows.get(name).model_dump().items():
             out.print(f"[bold]{key}[/bold]: {value}", highlight=False)
         return 0
-    table = Table(*(Column(name, no_wrap=True, overflow="ellipsis") for name in ("id", "holds", "confirmed", "arXiv", "title")))
-    for row in rows.methods().values():
-        table.add_row(row.id, row.holds, row.confirmed, row.arxiv or "", row.title)
+    found = [("id", "holds", "confirmed", "arXiv", "title")]
+    found += [(row.id, row.holds, row.confirmed, row.arxiv or "", row.title) for row in rows.methods().values()]
+    widths = [max(map(len, column)) for column in zip(*found, strict=True)]
+    widths[-1] = 0  # a narrow terminal cuts titles, and nothing else
+    table = Table(*(Column(name, no_wrap=True, min_width=width) for name, width in zip(found[0], widths, strict=True)))
+    for row in found[1:]:
+        table.add_row(*row)
     out.print(table)
     return 0
 
