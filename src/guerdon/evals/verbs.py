@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Column, Table
 
 from guerdon.evals import checks
 from guerdon.evals import methods as rows
@@ -22,11 +21,9 @@ def methods(name: str | None) -> int:
     found = [("id", "holds", "confirmed", "arXiv", "title")]
     found += [(row.id, row.holds, row.confirmed, row.arxiv or "", row.title) for row in rows.methods().values()]
     widths = [max(map(len, column)) for column in zip(*found, strict=True)]
-    widths[-1] = 0  # a narrow terminal cuts titles, and nothing else
-    table = Table(*(Column(name, no_wrap=True, min_width=width) for name, width in zip(found[0], widths, strict=True)))
-    for row in found[1:]:
-        table.add_row(*row)
-    out.print(table)
+    for row in found:
+        line = "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+        out.print(line.rstrip(), style="bold" if row is found[0] else None, no_wrap=True, overflow="ellipsis", highlight=False, markup=False)
     return 0
 
 
