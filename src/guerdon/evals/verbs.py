@@ -23,7 +23,8 @@ def methods(name: str | None) -> int:
     widths = [max(map(len, column)) for column in zip(*found, strict=True)]
     for row in found:
         line = "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
-        out.print(line.rstrip(), style="bold" if row is found[0] else None, no_wrap=True, overflow="ellipsis", highlight=False, markup=False)
+        style = "bold" if row is found[0] else None
+        out.print(line.rstrip(), style=style, no_wrap=True, overflow="ellipsis", highlight=False, markup=False)
     return 0
 
 
