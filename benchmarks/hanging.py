@@ -1,8 +1,8 @@
 """A mixed reward over many samples of which one in a hundred hangs its grader: every other row is scored, in bounded memory.
 
 The reward is `math + 0.2 * rouge + 0.1 * stumbling`; `stumbling` never returns on one sample in a hundred (by turns an endless loop and a
-regular expression that backtracks for ever) and has half a second. Memory is the resident size of this process at its highest, beside
-the same job over a tenth of the rows.
+regular expression that backtracks for ever) and has half a second. Memory is the resident size of this process at its highest: of the
+same job without hangs over twice and four times the rows, which must be level, and with hangs, which must add nothing.
 
 Run: python benchmarks/hanging.py [ROWS]     (default 50,000)
 """
@@ -38,10 +38,10 @@ def stumbling(text: str) -> float:
     return 1.0
 
 
-def write(path: Path, rows: int) -> None:
+def write(path: Path, rows: int, hangs: bool) -> None:
     with open(path, "wb") as file:
         for i in range(rows):
-            start = ("loop" if i % 200 else "backtrack") if i % 100 == 0 else "so"
+            start = ("loop" if i % 200 else "backtrack") if hangs and i % 100 == 0 else "so"
             text = f"{start} {i} + {i % 7} makes {i + i % 7}, step by step.\nThe answer is {i + i % 7 + (i % 3 == 0)}"
             file.write(orjson.dumps({"prompt": f"{i} + {i % 7}?", "completion": text, "reference": str(i + i % 7)}) + b"\n")
 
@@ -60,9 +60,9 @@ class Memory(threading.Thread):
             time.sleep(0.02)
 
 
-def score(folder: Path, rows: int) -> tuple[float, float, list[dict]]:
-    """Seconds, MB, scored rows."""
-    write(folder / "rows.jsonl", rows)
+def score(folder: Path, rows: int, hangs: bool) -> tuple[float, float]:
+    """Seconds, MB."""
+    write(folder / "rows.jsonl", rows, hangs)
     memory = Memory()
     memory.start()
     start = time.perf_counter()
@@ -70,7 +70,7 @@ def score(folder: Path, rows: int) -> tuple[float, float, list[dict]]:
     seconds = time.perf_counter() - start
     memory.going = False
     memory.join()
-    return seconds, memory.highest, [orjson.loads(line) for line in open(folder / "scored.jsonl", "rb")]
+    return seconds, memory.highest
 
 
 def wrong(row: dict, i: int) -> bool:
@@ -84,14 +84,16 @@ def wrong(row: dict, i: int) -> bool:
 if __name__ == "__main__":
     bars = Bars("hanging", packages=("guerdon", "pebble", "rapidfuzz"))
     with tempfile.TemporaryDirectory() as folder:
-        _, small, _ = score(Path(folder), ROWS // 10)
-        seconds, large, found = score(Path(folder), ROWS)
+        twice, four = (score(Path(folder), times * ROWS, hangs=False)[1] for times in (2, 4))
+        seconds, hanging = score(Path(folder), ROWS, hangs=True)
+        found = [orjson.loads(line) for line in (Path(folder) / "scored.jsonl").read_bytes().splitlines()]
     bad = [i for i, row in enumerate(found) if wrong(row, i)]
     bars.bar("rows", len(found), ROWS)
     bars.bar("rows_with_another_verdict", len(bad), 0, higher=False)
-    bars.bar("memory_of_ten_times_the_rows", large / small, 1.5, higher=False)
+    bars.bar("memory_of_four_times_the_rows_beside_twice", four / twice, 1.1, higher=False)
+    bars.bar("memory_with_hangs_beside_without", hanging / four, 1.1, higher=False)
     bars.note("seconds", seconds)
     bars.note("seconds_of_deadlines", 2 * DEADLINE * (ROWS // 100) / 2)
-    bars.note("memory_mb", large)
+    bars.note("memory_mb", hanging)
     bars.note("first_bad", found[bad[0]] if bad else None)
     sys.exit(bars.close())
