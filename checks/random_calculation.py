@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _controls import shuffled  # noqa: F401  a shape of the expressions below
 
 from guerdon.samples import Context, Grain, Rewards, Sample
 from guerdon.shaping import shape
@@ -23,14 +24,6 @@ CLAIM = (
 BASELINE = "rewards shuffled between samples"
 METHOD = "reward of the final answer; without its key term: a coin instead of the verifier"
 SEEDS = (0, 1, 2)
-
-
-@shape
-def shuffled(rewards: Rewards, samples: Sequence[Sample], context: Context) -> Rewards:
-    """Every sample gets the reward of another one of its batch, drawn anew each time."""
-    assert rewards.outcome is not None
-    order = np.random.default_rng((context.progress.step, len(samples))).permutation(len(samples))
-    return Rewards(outcome=Grain.of(rewards.outcome.value[order], rewards.outcome.state[order]), parts=rewards.parts)
 
 
 @shape

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _controls import shuffled  # noqa: F401  a shape of the expressions below
 
 from guerdon.backends.tabular import tabular
-from guerdon.samples import Context, Grain, Rewards, Sample, Task
-from guerdon.shaping import shape
+from guerdon.samples import Task
 
 CLAIM = (
     "the share of satisfying assignments rises from below 0.30 to above 0.60 with the verifier and the terms for tags, "
@@ -30,14 +30,6 @@ SEEDS = (0, 1, 2)
 VOCAB = ["<think>.</think>", "<answer>", "</answer>", "0", "1"]
 TAGS = "0.05 * tag_count + 0.05 * tag_share"
 REWARDS = {"baseline": f"(satquest | shuffled) + {TAGS}", "method": f"satquest + {TAGS}", "ablated": TAGS}
-
-
-@shape
-def shuffled(rewards: Rewards, samples: Sequence[Sample], context: Context) -> Rewards:
-    """Every sample gets the verdict of another one of its batch, drawn anew each time."""
-    assert rewards.outcome is not None
-    order = np.random.default_rng((context.progress.step, len(samples))).permutation(len(samples))
-    return Rewards(outcome=Grain.of(rewards.outcome.value[order], rewards.outcome.state[order]), parts=rewards.parts)
 
 
 def write_policy(tasks: Sequence[Task], path: Path) -> None:

@@ -73,6 +73,19 @@ def test_a_measurement_that_breaks_is_named(folder: Path) -> None:
         checks.run("brokn")
 
 
+def test_all_checks_can_be_loaded_side_by_side() -> None:
+    names = list(checks.available())
+    for name in names:
+        module = checks.load(name)
+        assert module.CLAIM, name
+        assert module.SEEDS, name
+        assert callable(module.measure), name
+        assert callable(module.holds), name
+    with_rows = {row.check for row in methods.methods().values()}
+    for name in names:
+        assert getattr(checks.load(name), "LONG", False) or f"checks/{name.replace('-', '_')}.py" in with_rows, name
+
+
 def test_every_row_names_functions_that_are_there_and_paths_that_exist() -> None:
     rows = methods.methods()
     assert rows
