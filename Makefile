@@ -1,7 +1,7 @@
 # make demo     environment, then the main job: a tiny policy learns arithmetic by reinforcement (minutes, two cores)
 # make test     environment, then formatting, types, layers and tests
 # make bench NAME=grpo_step     one benchmark beside a named peer; what it needs is installed beside the project
-# make check    every method's claim
+# make check    every method's claim, in about half an hour on two cores
 PYTHON ?= python3
 BIN := .venv/bin
 NAME ?=
