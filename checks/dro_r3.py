@@ -27,7 +27,7 @@ SEEDS = (0, 1, 2)
 REWARDS = {"baseline": "log_prob(form='mean')", "method": "r3(quantile=0.9)", "ablated": "r3(weighted=False)"}
 VALUES, STYLES = ["v0", "v1", "v2", "v3"], {"s0": 0.98, "s1": 0.88, "s2": 0.77, "s3": 0.67}
 WORDS = ["a", "b", "c", "d", "e", "f"]
-LONG, DECIDED = 30, (7, 15, 23)
+TOKENS, DECIDED = 30, (7, 15, 23)
 
 
 @reward(inline=True)
@@ -38,7 +38,7 @@ def right_value(thinking: str, meta: dict) -> float:
 def world(seed: int) -> tuple[Any, list[Task]]:
     rng = np.random.default_rng(seed)
     model = table([*VALUES, *STYLES, *WORDS])
-    tasks = [Task(str(i), f"task {i}", " ".join(rng.choice(WORDS, LONG)), {"right": VALUES[(i + seed) % 4]}) for i in range(4)]
+    tasks = [Task(str(i), f"task {i}", " ".join(rng.choice(WORDS, TOKENS)), {"right": VALUES[(i + seed) % 4]}) for i in range(4)]
     for task in tasks:
         words = str(task.reference).split()
         for opening in frame(model, task, VALUES, list(STYLES)):
@@ -46,7 +46,7 @@ def world(seed: int) -> tuple[Any, list[Task]]:
             for j, word in enumerate(words):
                 share = decided if j in DECIDED else STYLES[opening[2]]
                 write(model, task, [*opening, *words[:j]], {word: share}, ["</answer>"])
-        for j in range(LONG):  # the masked thought
+        for j in range(TOKENS):  # the masked thought
             write(model, task, ["<answer>", *words[:j]], {words[j]: 0.45 if j in DECIDED else 0.8}, ["</answer>"])
     return model, tasks
 

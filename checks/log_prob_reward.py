@@ -22,7 +22,7 @@ METHOD = "log_prob with both terms of its gradient (with_reference, two_term); w
 SEEDS = (0, 1, 2)
 PLANS = ["p0", "p1", "p2", "p3"]
 WORDS = ["a", "b", "c", "d", "e", "f"]
-STEPS, LONG = 60, 24
+STEPS, TOKENS = 60, 24
 DIRECT = {"rollout": {"use": "with_reference"}, "credit": "two_term"}
 ONE_TERM = {"credit": "rloo"}
 
@@ -39,7 +39,7 @@ def short(seed: int) -> tuple[Any, list[Task]]:
 def long(seed: int) -> tuple[Any, list[Task]]:
     rng = np.random.default_rng(seed)
     model = table([*PLANS, *WORDS])
-    tasks = [Task(str(i), f"long {i}", " ".join(rng.choice(WORDS, LONG))) for i in range(4)]
+    tasks = [Task(str(i), f"long {i}", " ".join(rng.choice(WORDS, TOKENS))) for i in range(4)]
     for i, task in enumerate(tasks):
         words = str(task.reference).split()
         for opening in frame(model, task, PLANS):
