@@ -33,7 +33,7 @@ def check(name: str | None, every: bool, fresh: bool) -> int:
     if (name is None) == (not every):
         raise Refused("Name one check, or `--all`.")
     if every:
-        names = [n for n in checks.available() if not getattr(checks.load(n), "LONG", False) is True]
+        names = [n for n in checks.available() if getattr(checks.load(n), "LONG", False) is not True]
     else:
         known = rows.methods()
         path = known[name].check if name in known else None
