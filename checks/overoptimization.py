@@ -102,12 +102,19 @@ def smooth(curve: list[float], width: int = 5) -> np.ndarray:
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """Means over the seeds: the true reward's best and end, the proxy's end and best, and the step at which the truth has lost a tenth."""
+    """Means over the seeds: the true reward's best, half way and end, the proxy's end and best, the step at which the truth lost a tenth."""
     true, proxy = np.mean([smooth(r["true"]) for r in runs], 0), np.mean([smooth(r["proxy"]) for r in runs], 0)
     peak = int(true[10:].argmax()) + 10
     fallen = np.flatnonzero(true[peak:] < 0.9 * true[peak])
     falls = float(peak + fallen[0] + 1) if len(fallen) else float("nan")
-    return {"best": true[peak], "end": true[-1], "proxy": proxy[-1], "proxy best": proxy.max(), "falls": falls}
+    return {
+        "best": true[peak],
+        "end": true[-1],
+        "half way": true[STEPS // 2 - 1],
+        "proxy": proxy[-1],
+        "proxy best": proxy.max(),
+        "falls": falls,
+    }
 
 
 def verdicts(found: dict[str, list[Any]]) -> dict[str, bool]:
@@ -128,13 +135,14 @@ def holds(found: dict[str, list[Any]]) -> bool:
 def report(found: dict[str, list[Any]], folder: Path) -> str:
     picture(found, folder / "overoptimization.png")
     said = verdicts(found)
-    lines = [f"{'shape':34s} {'true, best':>10s} {'true, end':>10s} {'falls at':>9s} {'proxy, end':>10s}  claim"]
+    lines = [f"{'shape':31s} {'best':>5s} {f'at {STEPS // 2}':>6s} {'end':>5s} {'kept':>5s} {'falls':>6s} {'proxy':>6s}  claim"]
     for name, runs in found.items():
         s = summary(runs)
         falls = "never" if np.isnan(s["falls"]) else f"{s['falls']:.0f}"
         claim = "" if name not in said else "held" if said[name] else "did not hold"
-        lines.append(f"{name:34s} {s['best']:10.2f} {s['end']:10.2f} {falls:>9s} {s['proxy']:10.2f}  {claim}")
-    return "\n".join(lines)
+        truth = f"{s['best']:5.2f} {s['half way']:6.2f} {s['end']:5.2f} {s['end'] / s['best']:5.0%}"
+        lines.append(f"{name:31s} {truth} {falls:>6s} {s['proxy']:6.2f}  {claim}")
+    return "\n".join([*lines, "true reward: best, half way, end, share of the best that is kept at the end, step at which a tenth is lost"])
 
 
 def picture(found: dict[str, list[Any]], path: Path) -> None:

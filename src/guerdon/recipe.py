@@ -6,13 +6,12 @@ Every piece is named by `use:` and checked against its function's own parameters
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 import guerdon.backends
 import guerdon.credit
@@ -24,6 +23,7 @@ import guerdon.shaping  # noqa: F401  (importing the rooms fills the registry)
 from guerdon import registry
 from guerdon.registry import Refused, find, nearest
 from guerdon.rewards import parse
+from guerdon.rewards.core import type_problem
 from guerdon.rewards.expr import Expr
 from guerdon.samples import Task
 from guerdon.scoring.engine import asking
@@ -298,13 +298,8 @@ def check_params(kind: str, use: Use, where: str) -> list[str]:
         if name not in known:
             problems.append(f"{where}: {kind} {use.use!r} has no parameter {name!r}{nearest(name, known)}")
             continue
-        try:
-            hint = eval(known[name].annotation, dict(vars(sys.modules[piece.fn.__module__])))  # our own annotation, kept as text
-            TypeAdapter(hint).validate_python(value)
-        except (NameError, TypeError):
-            continue  # an annotation that only type checkers can see
-        except ValidationError as error:
-            problems.append(f"{where}: {use.use}.{name} = {value!r}: {error.errors()[0]['msg']}.")
+        if why := type_problem(piece.fn.__init__ if is_class else piece.fn, name, value):
+            problems.append(f"{where}: {use.use}.{name} = {value!r}: {why}.")
     missing = [p.name for p in own if p.default is p.empty and p.name not in use.params]
     return problems + [f"{where}: {kind} {use.use!r} needs the parameter {name!r}." for name in missing]
 

@@ -123,20 +123,23 @@ def test_its_scope_is_what_a_value_depends_on(piece, grain):
         np.testing.assert_allclose(part.total(), whole.total()[rows], atol=1e-12)
 
 
-@every
-def test_a_grain_that_it_does_not_shape_is_refused(piece):
-    for grain in {"outcome", "step"} - set(piece.about["grains"]):
-        with pytest.raises(Refused, match=f"{piece.name}.*stands on a {grain} reward"):
-            apply(piece, *make(12, grain))
+@pytest.mark.parametrize(
+    ("piece", "grain"),
+    [pytest.param(p, grain, id=f"{p.name}-{grain}") for p in SHAPES for grain in ("outcome", "step") if grain not in p.about["grains"]],
+)
+def test_a_grain_that_it_does_not_shape_is_refused(piece, grain):
+    with pytest.raises(Refused, match=f"{piece.name}.*stands on a {grain} reward"):
+        apply(piece, *make(12, grain))
 
 
-@every
+@pytest.mark.parametrize("piece", [p for p in SHAPES if hasattr(p.fn, "state_dict")], ids=lambda piece: piece.name)
 def test_its_state_is_saved_and_read(piece):
     a, b = bound(piece).fn, bound(piece).fn
-    if not hasattr(a, "state_dict"):
-        return
     rewards, samples = make(12, piece.about["grains"][0])
     if hasattr(a, "observe"):
         a.observe(samples, rewards, Context(), on="train")
+    else:
+        a.load_state_dict({"known": {"t0": [0.5]}})  # of those that ask a reference
+    assert a.state_dict() != b.state_dict()
     b.load_state_dict(json.loads(json.dumps(a.state_dict())))
     assert b.state_dict() == a.state_dict()

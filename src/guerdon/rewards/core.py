@@ -149,20 +149,25 @@ def reward(fn: Any = None, *, name: str | None = None, version: str | None = Non
 
 def check_types(what: str, fn: Callable[..., Any], params: Mapping[str, Any]) -> None:
     """Raises Refused where a parameter is not of the type that the function states for it."""
-    if not params:
-        return
+    for name, value in params.items():
+        if why := type_problem(fn, name, value, strict=not isinstance(value, list)):
+            raise Refused(f"The {what}: {name} = {value!r}: {why}.")
+
+
+def type_problem(fn: Callable[..., Any], name: str, value: Any, strict: bool = False) -> str | None:
+    """Why a value is not of the type that the function states for its parameter; None where it is, or no type can be read there."""
     from pydantic import ConfigDict, TypeAdapter, ValidationError
     from pydantic.errors import PydanticUserError
 
-    stated = inspect.signature(fn).parameters
-    for name, value in params.items():
-        try:
-            hint = eval(str(stated[name].annotation), dict(vars(sys.modules[fn.__module__])))  # our own annotation, kept as text
-            TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value, strict=not isinstance(value, list))
-        except (NameError, SyntaxError, TypeError, AttributeError, KeyError, PydanticUserError):
-            continue  # none stated, one that only type checkers can see, or a function of no imported module
-        except ValidationError as error:
-            raise Refused(f"The {what}: {name} = {value!r}: {error.errors()[0]['msg']}.") from None
+    try:
+        annotation = inspect.signature(fn).parameters[name].annotation
+        hint = eval(str(annotation), dict(vars(sys.modules[fn.__module__])))  # our own annotation, kept as text
+        TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value, strict=strict)
+    except (NameError, SyntaxError, TypeError, AttributeError, KeyError, PydanticUserError):
+        return None  # none stated, one that only type checkers can see, or a function of no imported module
+    except ValidationError as error:
+        return error.errors()[0]["msg"]
+    return None
 
 
 def named_models(parameters: Iterable[inspect.Parameter]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 from guerdon.registry import Refused
 from guerdon.samples import Batch, Context, Part, Rewards, Sample
 from guerdon.shaping.core import shape
+from guerdon.shaping.squash import sigmoid
 
 
 @shape(scope="sample", example={"threshold": 0.5})
@@ -33,7 +34,7 @@ class multiplier:
 
     @property
     def value(self) -> float:
-        return float((1 + np.tanh(self.level / 2)) / 2 if self.kind == "at_least" else np.tanh(self.level))
+        return float(sigmoid(np.asarray(self.level)) if self.kind == "at_least" else np.tanh(self.level))
 
     def __call__(self, rewards: Rewards, samples: Sequence[Sample], context: Context) -> Rewards:
         m = self.value

@@ -18,6 +18,7 @@ from guerdon.samples import Context, Grain, Rewards, Sample, State
 from guerdon.shaping.core import shape
 from guerdon.shaping.normalise import group_rows
 from guerdon.shaping.schedule import weight as schedule
+from guerdon.shaping.squash import sigmoid
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -48,10 +49,6 @@ def reshaped(
     state = np.where(without, State.ABSTAINED, g.state)
     reason = g.reason | {(int(i),): UNKNOWN for i in np.flatnonzero(without)}
     return Rewards(outcome=Grain.of(value(g.value, known & (g.value > 0.5), np.nan_to_num(length), known), state, reason))
-
-
-def sigmoid(x: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
-    return 0.5 * (1 + np.tanh(0.5 * x))
 
 
 def z_score(length: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:

@@ -44,11 +44,12 @@ def calibrated(
     Source: arXiv:2505.22653, github.com/trestad/Noisy-Rewards-in-Learning-to-Reason (fsdp_workers.py).
     """
     assert rewards.outcome is not None
-    if pattern.outcome is None:
+    beside = pattern.outcome
+    if beside is None:
         raise Refused("calibrated(pattern): the pattern must be a reward of whole answers; write calibrated(reasoning_patterns).")
     low = rewards.outcome.scored & (rewards.outcome.value < below)
-    out = rewards.map(lambda g: np.where(low, np.minimum(1.0, g.value + weight * pattern.outcome.value), g.value))  # type: ignore[union-attr]
+    out = rewards.map(lambda g: np.where(low, np.minimum(1.0, g.value + weight * beside.value), g.value))
     assert out.outcome is not None
-    for i in np.flatnonzero(low & pattern.outcome.failed).tolist():
+    for i in np.flatnonzero(low & beside.failed).tolist():
         out.outcome.state[i], out.outcome.value[i], out.outcome.reason[(i,)] = State.FAILED, 0.0, pattern.why(i)
     return out

@@ -22,7 +22,8 @@ def step_delta(rewards: Rewards, samples: Sequence[Sample], context: Context) ->
     """p_k - p_(k+1) for the steps k = 1 .. K-2, p_(K-1) for the last but one, 0 for the last, which the outcome pays.
 
     From step k on these add up to p_k, and over the answer to p_1, however many steps follow: repeating steps earns nothing. Only with a
-    discount of 1. Steps that abstained are passed over. `prm | step_clip | step_delta` is the paper's best. Source: arXiv:2410.15115.
+    discount of 1. Steps that abstained are passed over. `prm | step_clip | step_delta` is the paper's best. Source: arXiv:2410.15115; what
+    the last two steps get is recalled, and not confirmed.
     """
     return rewards.map(_delta)
 

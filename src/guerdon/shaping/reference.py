@@ -6,6 +6,7 @@ rewards, zero means "as good as before"; squashed, there is less and less to gai
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Any
@@ -18,7 +19,7 @@ from guerdon.shaping.core import shape
 from guerdon.shaping.squash import Kind, squashed
 
 
-class AgainstReference:
+class AgainstReference(ABC):
     """State: the rewards that `samples` answers of `model` got to each task, asked once before the task is trained on, and saved with the
     checkpoint. A sample of a task without any such reward is failed."""
 
@@ -55,8 +56,9 @@ class AgainstReference:
                 out.outcome.reason[(i,)] = f"no answer of {self.model!r} to task {sample.task.id!r} has a reward to compare with{gathered}"
         return out
 
+    @abstractmethod
     def value(self, r: float, reference: np.ndarray) -> float:
-        raise NotImplementedError
+        """The shaped value of a reward r, beside the reference's rewards (m,) for the same task."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"known": self.known}
