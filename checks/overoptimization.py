@@ -102,7 +102,7 @@ def smooth(curve: list[float], width: int = 5) -> np.ndarray:
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """Means over the seeds: the true reward's best, half way and end, the proxy's end and best, the step at which the truth lost a tenth."""
+    """Means over the seeds: the true reward's best, half way and end, the proxy's end and best, when a tenth was lost."""
     true, proxy = np.mean([smooth(r["true"]) for r in runs], 0), np.mean([smooth(r["proxy"]) for r in runs], 0)
     peak = int(true[10:].argmax()) + 10
     fallen = np.flatnonzero(true[peak:] < 0.9 * true[peak])
