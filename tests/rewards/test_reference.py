@@ -11,7 +11,7 @@ from guerdon.backends.tabular import tabular
 from guerdon.registry import Refused
 from guerdon.rewards import answer_likelihood, jepo, length_match, log_prob, prob, r3, rlpr
 from guerdon.rewards.reference import FLOOR
-from guerdon.samples import Context, Sample, State, Task
+from guerdon.samples import Context, Sample, State, Task, Verdict
 from guerdon.scoring import Engine
 from guerdon.spans import mark
 
@@ -243,3 +243,12 @@ def test_a_real_model_scores_with_all_of_them():
     mark(sampled)
     of_text, of_ids = score(model, log_prob, samples[0], sampled).total()
     assert abs(of_text - of_ids) < 1e-3
+
+
+def test_rlpr_fails_where_the_probability_without_the_thought_failed(monkeypatch):
+    from guerdon.rewards import reference
+
+    found = {True: [np.log([0.5])], False: [Verdict.fail("the model cannot write it")]}
+    monkeypatch.setattr(reference, "reference_logprobs", lambda model, samples, thought=True: found[thought])
+    (verdict,) = reference.rlpr.fn([None], None)
+    assert (verdict.value, verdict.state, verdict.reason) == (None, State.FAILED, "the model cannot write it")

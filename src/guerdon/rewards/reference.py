@@ -59,7 +59,7 @@ def rlpr(sample: list[Sample], model: Any = "policy", debias: bool = True) -> li
         return with_thought
     without = each(reference_logprobs(model, sample, thought=False), lambda x: np.exp(x).mean())
     pairs = zip(with_thought, without, strict=True)
-    return [b if b.value is None or b.reason else Verdict(max(0.0, b.value - (a.value or 0.0))) for b, a in pairs]
+    return [b if b.value is None or b.reason else a if a.value is None else Verdict(max(0.0, b.value - a.value)) for b, a in pairs]
 
 
 @reward(batch=True)
