@@ -164,6 +164,10 @@ class Part:
 
     rows: list[int]
     cost: int
+    new: int = 0
+    """Completion tokens that it computes."""
+    trie: bool = False
+    """Whether its rows share the tokens that they have in common (`backends.trie`)."""
 
 
 def split(
@@ -217,14 +221,14 @@ def fill(
             new = (len(seen) if sharing else n) * p + n * t
             if not rows or new <= budget:
                 break
-            parts.append(Part(rows, cost))
+            parts.append(Part(rows, cost, sum(lengths[r] for r in rows)))
             rows, prompts, wide, long = [], set(), 0, 0
         rows, cost, prompts, wide, long = rows + block, new, seen, p, t
-    return [*parts, Part(rows, cost)] if rows else parts
+    return [*parts, Part(rows, cost, sum(lengths[r] for r in rows))] if rows else parts
 
 
-def usage(owner: Sequence[int], prompt_lengths: Sequence[int], lengths: Sequence[int], parts: Sequence[Part], sharing: bool) -> Usage:
-    """Prompt tokens given, those that sharing spared, and completion tokens."""
+def usage(owner: Sequence[int], prompt_lengths: Sequence[int], parts: Sequence[Part], sharing: bool) -> Usage:
+    """Prompt tokens given, those that sharing spared, and completion tokens computed."""
     given = sum(prompt_lengths[o] for o in owner)
     computed = sum(prompt_lengths[o] for part in parts for o in {owner[r] for r in part.rows}) if sharing else given
-    return Usage(prompt=given, cached=given - computed, new=sum(lengths))
+    return Usage(prompt=given, cached=given - computed, new=sum(part.new for part in parts))

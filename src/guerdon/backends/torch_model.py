@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from guerdon.backends import prefix, sampling
+from guerdon.backends import prefix, sampling, trie
 from guerdon.backends.base import Completion, LossCall, Model, SamplingParams, Usage, loss_calls, loss_needs, total_loss
 from guerdon.backends.checkpoint import existing, replacing
 from guerdon.backends.resolve import cache_floats, end_ids, exact_norms, load_pretrained, lora, positions_in_memory, quiet
@@ -156,7 +156,7 @@ class TorchModel:
         for part in parts:
             small, index = self._micro(batch, part)
             with torch.no_grad(), self.cast():
-                out = self._outputs(small, want, temperature)
+                out = self._outputs(small, want, temperature, part.trie)
             if index is None:
                 return {name: value.to(batch.ids.device) for name, value in out.items()}, used
             for name, value in out.items():
@@ -184,7 +184,7 @@ class TorchModel:
         for part in parts:
             small, _ = self._micro(batch, part)
             with self.cast():
-                value, metrics = total_loss(calls, self._outputs(small, needs, temperature), small, self.losses)
+                value, metrics = total_loss(calls, self._outputs(small, needs, temperature, part.trie), small, self.losses)
             if value.requires_grad:
                 value.backward()
             for name, number in metrics.items():
@@ -292,8 +292,11 @@ class TorchModel:
         sizes, lengths, units = [len(p) for p in distinct], batch.lengths.tolist(), batch.unit.tolist()
         if min(sizes) == 0:
             raise Refused("A row's prompt has no tokens; a completion needs at least one token to continue.")
-        parts = prefix.split(owner, sizes, lengths, units, budget, self.sharing, prefix.PASS.get(self.device.type, 4096))
-        return parts, prefix.usage(owner, sizes, lengths, parts, self.sharing)
+        overhead = prefix.PASS.get(self.device.type, 4096)
+        parts = prefix.split(owner, sizes, lengths, units, budget, self.sharing, overhead)
+        if self.packs:
+            parts = trie.split(parts, owner, sizes, batch.ids.cpu().numpy(), lengths, units, budget, overhead, self._width)
+        return parts, prefix.usage(owner, sizes, parts, self.sharing)
 
     def _micro(self, batch: Batch, part: prefix.Part) -> tuple[Batch, Tensor | None]:
         """The rows of a micro-batch on the model's device, and their places, None for a batch taken whole."""
@@ -306,40 +309,46 @@ class TorchModel:
             batch = replace(batch, **moved, fields={name: x.to(self.device) for name, x in batch.fields.items()})
         return batch, index
 
-    def _states(self, prompts: prefix.Prompts, ids: Tensor) -> Tensor:
-        """(n, t, d) the state that each token was drawn in, by the way that computes least."""
-        (n, t), k = ids.shape, len(prompts.ids)
-        if not self.sharing or k == n:
-            return prefix.states_plain(self.backbone, prompts, ids)
-        rows = int(torch.bincount(prompts.owner).max())  # of the prompt that has most
-        if self.packs and t > 1 and rows * t <= SHORT and k * rows <= 1.25 * n:
-            return prefix.states_packed(self.backbone, prompts, ids)
-        return prefix.states_shared(self.backbone, prompts, ids)
+    def _states(self, batch: Batch, shared: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """(p, d) the state that each computed token was drawn in, (p,) its id, and (n, t) which of them each token of the batch is.
 
-    def _outputs(self, batch: Batch, want: Sequence[str], temperature: float) -> dict[str, Tensor]:
+        shared: tokens that rows of one prompt have in common are computed once; else the way is taken that computes least.
+        """
+        prompts, ids = prefix.Prompts.of(batch.prompts, self.device), batch.ids
+        if shared:
+            found = trie.Trie.of(prompts.owner.tolist(), ids.cpu().numpy(), batch.lengths.tolist())
+            row, column, node = (torch.from_numpy(x).to(self.device) for x in (found.row, found.column, found.node))
+            return trie.states_trie(self.backbone, prompts, ids, found), ids[row, column], node
+        (n, t), k = ids.shape, len(prompts.ids)
+        rows = int(torch.bincount(prompts.owner).max())  # of the prompt that has most
+        way = prefix.states_shared
+        if not self.sharing or k == n:
+            way = prefix.states_plain
+        elif self.packs and t > 1 and rows * t <= SHORT and k * rows <= 1.25 * n:
+            way = prefix.states_packed
+        return way(self.backbone, prompts, ids).flatten(0, 1), ids.flatten(), torch.arange(n * t, device=self.device).view(n, t)
+
+    def _outputs(self, batch: Batch, want: Sequence[str], temperature: float, shared: bool = False) -> dict[str, Tensor]:
+        """What `forward` gives, with gradient; shared: see `_states`."""
         temperature = temperature or 1.0  # greedy samples have log-probabilities of temperature 1
-        prompts = prefix.Prompts.of(batch.prompts, self.device)
-        states = self._states(prompts, batch.ids)
+        states, ids, node = self._states(batch, shared)
         out: dict[str, Tensor] = {}
-        where = batch.mask.nonzero(as_tuple=True)
-        if "logprobs" in want or "entropy" in want:
-            logprobs, entropy = token_logprobs(
-                states[where], self.project, batch.ids[where], self.vocabulary, temperature, "entropy" in want
-            )
-            for name, value in (("logprobs", logprobs), ("entropy", entropy)):
-                if name in want:
-                    out[name] = value.new_zeros(batch.ids.shape).index_put(where, value)
-        if "logits" in want:
-            logits = self.project(states[where]) / temperature
-            out["logits"] = logits.new_zeros((*batch.ids.shape, self.vocabulary)).index_put(where, logits)
-        inside = torch.arange(batch.ids.shape[1], device=self.device) < batch.lengths[:, None]
-        if "hidden" in want:
-            out["hidden"] = states * inside[:, :, None]
-        if "values" in want:
-            assert self.head is not None
-            with torch.autocast(self.device.type, enabled=False):
-                values = self.head(states.to(self.head.weight.dtype)) * inside[:, :, None]
-            out["values"] = values[:, :, 0] if values.shape[2] == 1 else values
+        if {"logprobs", "entropy", "logits"} & set(want):
+            written, back = trie.once(node, batch.mask, shared)
+            if "logprobs" in want or "entropy" in want:
+                found = token_logprobs(states[written], self.project, ids[written], self.vocabulary, temperature, "entropy" in want)
+                out |= {name: back(value) for name, value in zip(("logprobs", "entropy"), found, strict=True) if name in want}
+            if "logits" in want:
+                out["logits"] = back(self.project(states[written]) / temperature)
+        if {"hidden", "values"} & set(want):
+            inside, back = trie.once(node, torch.arange(batch.ids.shape[1], device=self.device) < batch.lengths[:, None], shared)
+            if "hidden" in want:
+                out["hidden"] = back(states[inside])
+            if "values" in want:
+                assert self.head is not None
+                with torch.autocast(self.device.type, enabled=False):
+                    values = back(self.head(states[inside].to(self.head.weight.dtype)))
+                out["values"] = values[:, :, 0] if values.shape[2] == 1 else values
         return {name: value.to(self.dtype) for name, value in out.items()}
 
     def _own(self, name: str) -> Any:
