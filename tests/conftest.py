@@ -70,7 +70,8 @@ def awkward():
         rng = np.random.default_rng(seed)
         n = int(rng.integers(1, 13)) if n is None else n
         samples = random_samples(rng, n, groups=int(rng.integers(1, 5)))
-        rewards = random_rewards(rng, samples, grains) if n else Rewards(Grain.of(np.zeros(0)))
+        empty = {name: Grain.of(np.zeros(0 if name == "outcome" else (0, 1))) for name in grains}
+        rewards = random_rewards(rng, samples, grains) if n else Rewards(**empty)
         batch = collate(samples, rewards, dtype=dtype)
         row_weight = torch.from_numpy(rng.choice([1.0, 1.0, 1.0, 0.5, 0.0], n)).to(dtype)
         batch.weights = batch.weights * row_weight[:, None]

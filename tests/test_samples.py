@@ -238,14 +238,14 @@ def test_collate_by_hand():
             [5, 6, 7], group=40, logprobs=np.array([-1.0, -2.0, -3.0]), spans={"step": [(0, 2), (2, 3)]}, meta={"margin": 2, "name": "a"}
         ),
         sample([5, 8], group=7, written=np.array([True, False]), meta={"margin": 0.5, "name": "b"}),
-        sample([5, 6], group=40, spans={"step": [(0, 2), (1, 2)]}, meta={"margin": 1, "name": "c", "only": 1.0}),
+        sample([5, 6], group=40, spans={"step": [(0, 2), (2, 2)]}, meta={"margin": 1, "name": "c", "only": 1.0}),
         sample([], group=7, meta={"margin": 0, "name": "d"}),
     ]
     batch = collate(samples, Rewards(outcome=Grain.of([1, 0, 0, 0], [S, S, F, A])))
     assert batch.ids.tolist() == [[5, 6, 7], [5, 8, 0], [5, 6, 0], [0, 0, 0]]
     assert batch.lengths.tolist() == [3, 2, 2, 0]
     assert batch.mask.tolist() == [[True, True, True], [True, False, False], [True, True, False], [False] * 3]
-    assert batch.step_of.tolist() == [[0, 0, 1], [-1, -1, -1], [0, 0, -1], [-1] * 3]  # a token on a border: the earlier step
+    assert batch.step_of.tolist() == [[0, 0, 1], [-1, -1, -1], [0, 0, -1], [-1] * 3]  # a step without tokens has none
     assert batch.group.tolist() == [0, 1, 0, 1]  # in order of first appearance
     assert batch.node_of.tolist() == [[0, 0, 1], [2, 2, -1], [0, 0, -1], [-1] * 3]
     assert batch.weights.tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0], [0, 0, 0]]  # failed and abstained rows weigh nothing
@@ -259,11 +259,16 @@ def test_collate_by_hand():
     assert logprobs[0].tolist() == [-1, -2, -3]
     assert math.isnan(logprobs[1, 0])  # not known
     assert logprobs[1, 1:].tolist() == [0, 0]  # a tool's token, padding
-    assert set(batch.fields) == {"logprobs", "margin"}
+    assert set(batch.fields) == {"expert", "logprobs", "margin"}
     assert batch.field("margin").tolist() == [2, 0.5, 1, 0]
     assert batch.token_rewards.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
     assert batch.weights.dtype == torch.float32
     assert collate(samples, batch.rewards, dtype=torch.float64).weights.dtype == torch.float64
+
+
+def test_who_wrote_a_row_is_a_field():
+    batch = collate([sample([1]), sample([1], source="expert"), sample([1], source="teacher")], Rewards(outcome=Grain.of([1.0, 1, 1])))
+    assert batch.field("expert").tolist() == [0, 1, 1]
 
 
 def test_a_column_of_meta_does_not_hide_a_field_of_the_batch():
@@ -286,12 +291,17 @@ def test_what_cannot_be_collated():
         collate([Sample(Task("t", "p"), "text")], one)
     with pytest.raises(ValueError, match="2 samples but rewards of 1"):
         collate([sample([1]), sample([2])], one)
-    with pytest.raises(ValueError, match=r"Step 1 of sample 0.* tokens 1:3, but it has 2"):
+    with pytest.raises(Refused, match=r"Sample 0 \(task 't'\): step 1 in `spans` covers tokens 1:3, but the sample has 2"):
         collate([sample([1, 2], spans={"step": [(0, 1), (1, 3)]})], one)
+    with pytest.raises(Refused, match=r"Sample 0 .*: step 1 in `spans` begins at token 1, within the step before it, which ends at 2"):
+        collate([sample([1, 2, 3], spans={"step": [(0, 2), (1, 3)]})], one)
+    for name in ("logprobs", "written"):
+        with pytest.raises(Refused, match=f"Sample 0 .* has 2 token ids but 3 entries of `{name}`"):
+            collate([sample([1, 2], **{name: np.zeros(3)})], one)
     batch = collate([sample([1])], Rewards(step=Grain.of([[1.0]])))
     with pytest.raises(Refused, match="outcome"):
         _ = batch.outcome
-    with pytest.raises(Refused, match="no field 'values'; it has: logprobs"):
+    with pytest.raises(Refused, match="no field 'values'; it has: expert, logprobs"):
         batch.field("values")
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guerdon.registry import Refused
 from guerdon.tree import Tree, forest
 
 
@@ -76,3 +77,18 @@ def test_no_rows_and_unequal_lengths():
     assert isinstance(tree, Tree)
     with pytest.raises(ValueError, match="2 rows of tokens but 1 groups"):
         forest([np.array([1]), np.array([2])], [0])
+
+
+@pytest.mark.parametrize(
+    ("parent", "group", "why"),
+    [
+        ([-1, 2, 1], [0, 0, 0], "Node 1 of the tree has the `parent` 2, which does not stand before it: a cycle"),
+        ([0], [0], "Node 0 of the tree has the `parent` 0"),
+        ([-1, 5], [0, 0], "Node 1 of the tree is an orphan: its `parent` is 5, and there are 2 nodes"),
+        ([-1, -3], [0, 0], "Node 1 of the tree is an orphan"),
+        ([-1, 0], [0, 1], "Node 1 of the tree is of `group` 1, its parent of 0"),
+    ],
+)
+def test_what_is_no_tree_is_refused(parent, group, why):
+    with pytest.raises(Refused, match=why):
+        Tree(np.array(parent), np.array(group), np.zeros(len(parent), dtype=int), np.zeros(len(parent), dtype=int))

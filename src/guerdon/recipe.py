@@ -18,6 +18,7 @@ import guerdon.credit
 import guerdon.curation
 import guerdon.envs
 import guerdon.losses
+import guerdon.reward_models
 import guerdon.rollouts
 import guerdon.shaping  # noqa: F401  (importing the rooms fills the registry)
 from guerdon import registry
@@ -45,6 +46,13 @@ class Use(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
 
+class Term(Use):
+    """A term of the loss: `{use: sft, of: expert, times: 0.1}`. Its rows are all, those that the policy wrote, or the others."""
+
+    of: Literal["all", "policy", "expert"] = "all"
+    times: float = 1.0
+
+
 @registry.registrar("env")
 def file(path: str, limit: int | None = None) -> list[Task]:
     """The tasks of a JSONL or Parquet file: columns `prompt` or `messages`, `reference`, `id`; the rest is their meta."""
@@ -67,8 +75,21 @@ def _uses(x: Any) -> Any:
 
 Piece = Annotated[Use, BeforeValidator(_use)]
 Pieces = Annotated[list[Use], BeforeValidator(_uses)]
+Terms = Annotated[list[Term], BeforeValidator(_uses)]
 Tasks = Annotated[Use, BeforeValidator(_tasks)]
 Expression = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, Expr) else x)]
+
+
+class Learn(Strict):
+    """How a model beside the policy is trained, on each step's batch: `prm: {path: ..., learn: {loss: implicit_ce, lr: 1e-6}}`."""
+
+    loss: Terms
+    lr: float = Field(default=1e-6, ge=0)
+    clip: float | None = 10.0
+    aggregate: Piece = Use(use="token_mean")
+    when: Literal["before", "after"] = Field(
+        default="after", description="after the policy's update, or before credit: then the batch is scored again"
+    )
 
 
 class ModelSpec(BaseModel):
@@ -80,6 +101,7 @@ class ModelSpec(BaseModel):
     of: str | None = None
     every: int | None = Field(default=None, ge=1, description="copy each so many steps; frozen where absent")
     tau: float = Field(default=1.0, gt=0, le=1, description="1 copies, below 1 averages")
+    learn: Learn | None = None
 
     @property
     def params(self) -> dict[str, Any]:
@@ -140,7 +162,8 @@ class Stage(Strict):
     kl: Kl | None = None
     credit: Piece | None = Use(use="grpo")
     aggregate: Piece = Use(use="token_mean")
-    loss: Pieces = [Use(use="ppo_clip")]
+    loss: Terms = [Term(use="ppo_clip")]
+    mix: Piece | None = Field(default=None, description="the share of the terms `of: expert`; the others get the rest")
     critic: Critic | None = None
     train: Train = Train()
 
@@ -277,7 +300,7 @@ def _sentence(model: type[BaseModel], error: Any) -> str:
     return f"{place}: {error['msg'].removeprefix('Value error, ')} (got {str(error['input'])[:80]!r})."
 
 
-SKIP = {"rollout": 4, "keep": 3, "select": 3, "credit": 1, "aggregate": 1, "loss": 2, "env": 0, "backend": 1, "tracker": 0}
+SKIP = {"rollout": 4, "keep": 3, "select": 3, "credit": 1, "aggregate": 1, "loss": 2, "mix": 1, "env": 0, "backend": 1, "tracker": 0}
 """Leading parameters of each contract that the engine fills; the rest are the recipe's."""
 
 
@@ -304,15 +327,36 @@ def check_params(kind: str, use: Use, where: str) -> list[str]:
     return problems + [f"{where}: {kind} {use.use!r} needs the parameter {name!r}." for name in missing]
 
 
-FILLED = ("logprobs", "ref_logprobs", "values", "values/*", "returns", "entropy")
-"""Batch fields that collation can fill by forward passes."""
+FILLED = ("logprobs", "ref_logprobs", "values", "values/*", "returns", "entropy", "expert")
+"""Batch fields that collation can fill by forward passes; so can it `logprobs/NAME`, `entropy/NAME`, `values/NAME` of any model NAME."""
+
+
+def by_model(field: str, recipe: Recipe) -> tuple[str, str] | None:
+    """(model, what is wanted of it) for a batch field that a forward pass of one model fills; None for another."""
+    want, _, name = field.partition("/")
+    if field in critics(recipe).values():
+        return field.replace("values", "critic"), "values"
+    if field == "ref_logprobs":
+        return "reference", "logprobs"
+    if field == "entropy":
+        return "policy", "entropy"
+    return (name, want) if want in ("logprobs", "entropy", "values") and name in recipe.models else None
+
+
+def read_fields(recipe: Recipe, stage: Stage) -> set[str]:
+    """The batch fields that the losses, the credit and the models that learn read in a stage."""
+    terms = [*stage.loss, *(term for spec in recipe.models.values() if spec.learn for term in spec.learn.loss)]
+    reads = {name for use in terms for name in find("loss", use.use).about.get("fields", ())}
+    return reads | (set(find("credit", stage.credit.use).needs) if stage.credit else set())
 
 
 def _problems(recipe: Recipe, stage: Stage) -> list[str]:
     found = []
     pieces = [("rollout", stage.rollout), ("select", stage.select), ("aggregate", stage.aggregate)]
     pieces += [("keep", k) for k in stage.keep] + [("loss", term) for term in stage.loss]
-    pieces += [("credit", stage.credit)] if stage.credit else []
+    pieces += [(kind, use) for kind, use in (("credit", stage.credit), ("mix", stage.mix)) if use is not None]
+    for learn in filter(None, (spec.learn for spec in recipe.models.values())):
+        pieces += [("aggregate", learn.aggregate), *(("loss", term) for term in learn.loss)]
     pieces += [("env", t) for t in (stage.tasks, recipe.eval.tasks) if t is not None]
     for kind, use in pieces:
         found += check_params(kind, use, kind)
@@ -331,9 +375,9 @@ def _problems(recipe: Recipe, stage: Stage) -> list[str]:
         found += expression_problems("eval.gold", recipe.eval.gold, recipe)
     if found:
         return found
-    reads = {need for use in stage.loss for need in find("loss", use.use).about.get("fields", ())}
+    found += _loss_problems(stage)
     credit = find("credit", stage.credit.use) if stage.credit else None
-    reads |= set(credit.needs) if credit else set()
+    reads = read_fields(recipe, stage)
     if "values/*" in reads and not (stage.critic and any(field != "values" for field in critics(recipe).values())):
         found.append(
             f"credit: {credit.name if credit else ''!r} reads a critic for each part of the reward; add models: {{critic/PART: {{path: ...,"
@@ -346,12 +390,30 @@ def _problems(recipe: Recipe, stage: Stage) -> list[str]:
     if ("ref_logprobs" in reads or stage.kl) and "reference" not in recipe.models:
         found.append("The KL term needs the field 'ref_logprobs'; add models: {reference: {of: policy}}.")
     filled = {*FILLED, *critics(recipe).values(), *find("rollout", stage.rollout.use).about.get("fills", ())}
-    for need in sorted(reads - filled):
+    for need in sorted(need for need in reads - filled if by_model(need, recipe) is None):
         found.append(f"Nothing fills the batch field {need!r}; it would have to be a numeric column of the tasks.")
     if stage.kl and credit and "token" not in credit.about.get("grains", ("outcome",)):
         found.append(
             f"kl: credit {credit.name!r} reads outcome rewards only and would ignore a token reward; use the loss term {{use: kl}}."
         )
+    if credit and credit.about.get("group") and stage.train.samples == 1:
+        found.append(
+            f"train.samples: credit {credit.name!r} compares the samples of a task with one another, and there is 1; take 2 or more."
+        )
+    return found
+
+
+def _loss_problems(stage: Stage) -> list[str]:
+    """Terms that do not go with what stands beside them: sources, and losses of pairs."""
+    found = []
+    of = {term.of for term in stage.loss}
+    if stage.mix is not None and not {"policy", "expert"} <= of:
+        found.append("mix: it weighs loss terms `of: policy` against terms `of: expert`; mark at least one term with each.")
+    pairs = [term.use for term in stage.loss if find("loss", term.use).about.get("unit") == "pair"]
+    if pairs and stage.aggregate.use != "pair_mean":
+        found.append(f"loss {pairs[0]!r} is a mean over pairs; write `aggregate: pair_mean`, not {stage.aggregate.use!r}.")
+    if pairs and not any(find("keep", keep.use).about.get("pairs") for keep in stage.keep):
+        found.append(f"loss {pairs[0]!r} needs pairs, which curation makes; write `keep: best_worst`.")
     return found
 
 

@@ -26,7 +26,7 @@ class Interrupted(Broke):
 
 
 KINDS = (
-    "env", "backend", "rollout", "reward", "shape", "select", "keep", "credit", "aggregate", "loss", "tracker",
+    "env", "tool", "backend", "rollout", "reward", "shape", "select", "keep", "credit", "aggregate", "loss", "mix", "tracker",
 )  # fmt: skip
 
 

@@ -479,7 +479,8 @@ class Batch:
 def collate(samples: Sequence[Sample], rewards: Rewards, *, dtype: Any = None) -> Batch:
     """Samples with ids -> a Batch, without advantages (0), with weight 1 on every written token of a living row.
 
-    Raises Refused for a sample without ids, and ValueError for spans that lie outside it.
+    Fields: `logprobs`, `expert` (1 where the policy did not write the sample, else 0), numeric columns of meta that all samples have.
+    Raises Refused for a sample without ids, with arrays that are not one entry a token, or with steps that overlap or lie outside it.
     """
     import torch
 
@@ -487,8 +488,7 @@ def collate(samples: Sequence[Sample], rewards: Rewards, *, dtype: Any = None) -
     if len(samples) != len(rewards):
         raise ValueError(f"{len(samples)} samples but rewards of {len(rewards)}.")
     for i, sample in enumerate(samples):
-        if sample.ids is None or sample.prompt_ids is None:
-            raise Refused(f"Sample {i} (task {sample.task.id!r}) has text but no token ids; sample it, or tokenize it through a backend.")
+        _check_sample(i, sample)
     n = len(samples)
     rows = [np.asarray(s.ids, dtype=np.int64) for s in samples]
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
@@ -502,9 +502,7 @@ def collate(samples: Sequence[Sample], rewards: Rewards, *, dtype: Any = None) -
         ids[i, :k] = rows[i]
         mask[i, :k] = True if s.written is None else s.written
         logprobs[i, :k] = np.where(mask[i, :k], np.nan if s.logprobs is None else s.logprobs, 0.0)
-        for j, (start, end) in reversed(list(enumerate(s.spans.get("step", [])))):  # a token on a border belongs to the earlier step
-            if not 0 <= start <= end <= k:
-                raise ValueError(f"Step {j} of sample {i} (task {s.task.id!r}) covers tokens {start}:{end}, but it has {k}.")
+        for j, (start, end) in enumerate(s.spans.get("step", [])):
             step_of[i, start:end] = j
     _, first, inverse = np.unique([s.group for s in samples], return_index=True, return_inverse=True)
     group = np.argsort(np.argsort(first))[inverse] if n else np.zeros(0, dtype=np.int64)
@@ -516,6 +514,7 @@ def collate(samples: Sequence[Sample], rewards: Rewards, *, dtype: Any = None) -
         if all(isinstance(s.meta[name], (int, float)) and not isinstance(s.meta[name], bool) for s in samples):
             fields[name] = torch.tensor([float(s.meta[name]) for s in samples], dtype=dtype)
     fields["logprobs"] = torch.from_numpy(logprobs).to(dtype)  # whatever a column of meta is called
+    fields["expert"] = torch.tensor([float(s.source != "policy") for s in samples], dtype=dtype)
     live = torch.from_numpy(rewards.alive)
     return Batch(
         prompts=[torch.from_numpy(np.asarray(s.prompt_ids, dtype=np.int64)) for s in samples],
@@ -533,3 +532,21 @@ def collate(samples: Sequence[Sample], rewards: Rewards, *, dtype: Any = None) -
         pairs=torch.zeros((0, 2), dtype=torch.long),
         fields=fields,
     )
+
+
+def _check_sample(i: int, sample: Sample) -> None:
+    who = f"Sample {i} (task {sample.task.id!r})"
+    if sample.ids is None or sample.prompt_ids is None:
+        raise Refused(f"{who} has text but no token ids; sample it, or tokenize it through a backend.")
+    k = len(sample.ids)
+    for name in ("written", "logprobs"):
+        array = getattr(sample, name)
+        if array is not None and len(array) != k:
+            raise Refused(f"{who} has {k} token ids but {len(array)} entries of `{name}`: they are of other tokens; give one a token.")
+    end = 0
+    for j, (start, stop) in enumerate(sample.spans.get("step", [])):
+        if not 0 <= start <= stop <= k:
+            raise Refused(f"{who}: step {j} in `spans` covers tokens {start}:{stop}, but the sample has {k}.")
+        if start < end:
+            raise Refused(f"{who}: step {j} in `spans` begins at token {start}, within the step before it, which ends at {end}.")
+        end = stop

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from guerdon.registry import Refused
+
 
 @dataclass(frozen=True)
 class Tree:
@@ -21,6 +23,25 @@ class Tree:
     group: np.ndarray
     first_token: np.ndarray
     depth: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Raises Refused for a node whose parent is not there, stands after it (a cycle), or is of another group."""
+        for problem, bad in (
+            ("is an orphan: its `parent` is {0}, and there are {1} nodes", (self.parent < -1) | (self.parent >= len(self))),
+            (
+                "has the `parent` {0}, which does not stand before it: a cycle, or an order that is not topological",
+                self.parent >= np.arange(len(self)),
+            ),
+        ):
+            if bad.any():
+                node = int(bad.argmax())
+                raise Refused(f"Node {node} of the tree " + problem.format(self.parent[node], len(self)) + ".")
+        inner = np.flatnonzero(self.parent >= 0)
+        other = inner[self.group[inner] != self.group[self.parent[inner]]]
+        if len(other):
+            raise Refused(
+                f"Node {other[0]} of the tree is of `group` {self.group[other[0]]}, its parent of {self.group[self.parent[other[0]]]}."
+            )
 
     def __len__(self) -> int:
         return len(self.parent)

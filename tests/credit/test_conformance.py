@@ -120,7 +120,7 @@ def test_the_order_of_samples_and_more_padding_do_not_matter(awkward, piece, see
 
 @every
 def test_a_batch_without_samples(awkward, piece):
-    assert run(piece, awkward(0, n=0)).shape == (0, 1)
+    assert run(piece, awkward(0, grains_of(piece), n=0)).shape == (0, 1)
 
 
 @every

@@ -70,6 +70,13 @@ def filled(batch: Batch, piece: registry.Piece) -> Batch:
         if name not in batch.fields:
             shape = batch.ids.shape[:1] if name in PER_SAMPLE else batch.ids.shape
             batch.fields[name] = torch.from_numpy(rng.normal(size=shape)).to(batch.weights.dtype)
+    unit = piece.about.get("unit")
+    if unit == "group":
+        batch.unit = batch.group
+    if unit == "pair":  # what the loop hands it: pairs of rows with tokens, and nothing else that counts
+        written = batch.mask.any(1)
+        batch.pairs = batch.pairs[written[batch.pairs].all(1)]
+        batch.weights = batch.weights * torch.isin(torch.arange(len(batch)), batch.pairs)[:, None]
     return batch
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -77,10 +77,22 @@ class Usage:
 
 @dataclass(frozen=True)
 class LossCall:
-    """A loss by its registered name and parameters, as it crosses the seam."""
+    """A term of a loss by its registered name and parameters, as it crosses the seam."""
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)
+    of: Literal["all", "policy", "expert"] = "all"
+    """The rows that count in it: all, those that the policy wrote, or the others."""
+    times: float = 1.0
+    share: float = 1.0
+    """Its metrics are divided by this: the sum of all weights of these rows, over the whole optimiser batch."""
+
+    def rows(self, batch: Batch) -> Batch:
+        """The batch with weight on its own rows only."""
+        if self.of == "all":
+            return batch
+        expert = batch.field("expert")[:, None] > 0
+        return replace(batch, weights=batch.weights * (expert == (self.of == "expert")))
 
 
 def loss_calls(loss: LossCall | Sequence[LossCall]) -> list[LossCall]:
@@ -100,10 +112,10 @@ def total_loss(
     metrics: dict[str, Tensor] = {}
     for call in calls:
         fn = (instances or {}).get(call.name) or find("loss", call.name).fn
-        value, found = fn(out, batch, **call.params)
-        total = total + value
+        value, found = fn(out, call.rows(batch), **call.params)
+        total = total + call.times * value
         for key, number in found.items():
-            metrics[key] = metrics[key] + number if key in metrics else number
+            metrics[key] = metrics.get(key, 0.0) + number / call.share
     return total, {**metrics, "loss": total.detach()}
 
 

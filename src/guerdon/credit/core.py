@@ -5,14 +5,15 @@ Rows that failed or abstained on everything (`~batch.alive`) are in no baseline 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
+import torch.nn.functional as F
 
-from guerdon.registry import registrar
+from guerdon.registry import Refused, registrar
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from torch import Tensor
 
     from guerdon.samples import Batch
@@ -21,7 +22,8 @@ credit = registrar("credit")
 """`@credit` or `@credit(needs=("values",), grains=("outcome", "token"))`.
 
 needs: batch fields it reads; one that nobody can fill is refused when the recipe is read. grains: of rewards that it reads (outcome unless
-stated); a recipe whose rewards it would ignore is refused.
+stated); a recipe whose rewards it would ignore is refused. group: it is 0 for a sample alone in its group, so that a recipe with one
+sample a task is refused.
 """
 
 
@@ -49,6 +51,52 @@ def centred(batch: Batch) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     above = torch.where(judged, r - low[batch.group], 0.0)
     count = group_sum(judged.to(r.dtype), batch)
     return torch.where(judged, above - group_sum(above, batch) / count.clamp(min=1), 0.0), count * judged
+
+
+def step_rewards(batch: Batch) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"]]:
+    """(values, which of them count): step rewards that were scored, of living rows and of steps in which the policy wrote.
+
+    s is one column or more, however many steps the batch has. Raises Refused without step rewards.
+    """
+    grain = batch.rewards.step
+    if grain is None:
+        raise Refused("This credit needs step rewards, and the recipe's reward gives none; use one that scores steps.")
+    value = torch.from_numpy(grain.value).to(batch.weights.device, batch.weights.dtype)
+    scored = torch.from_numpy(grain.scored).to(value.device) & batch.alive[:, None]
+    s = max(value.shape[1], int(batch.step_of.max()) + 1 if batch.step_of.numel() else 0, 1)
+    value, scored = (F.pad(x, (0, s - x.shape[1])) for x in (value, scored))
+    scored = scored & (per_step(batch.mask.to(value.dtype), batch, s) > 0)
+    return torch.where(scored, value, 0.0), scored
+
+
+def per_step(x: Float[Tensor, "n t"], batch: Batch, s: int) -> Float[Tensor, "n s"]:
+    """Sums over the tokens of each step that the policy wrote."""
+    inside = batch.mask & (batch.step_of >= 0)
+    return x.new_zeros(len(batch), s).scatter_add_(1, batch.step_of.clamp(min=0), x * inside)
+
+
+def on_tokens(y: Float[Tensor, "n s"], batch: Batch, outside: Literal["next", "zero"] = "next") -> Float[Tensor, "n t"]:
+    """Each step's number on its tokens; 0 on tokens that the policy did not write and on rows without a verdict.
+
+    A written token outside any step gets the number of the step that follows, 0 behind the last; with outside "zero", 0.
+    """
+    of, s = batch.step_of, y.shape[1]
+    live = batch.mask & batch.alive[:, None]
+    if bool((live & (of < 0)).any()):
+        y, of = F.pad(y, (0, 1)), torch.where(of < 0, s, of)
+        of = of.flip(1).cummin(1).values.flip(1) if outside == "next" else of
+    return torch.where(live, y.gather(1, of.clamp(min=0)), 0.0)
+
+
+def to_go(y: Float[Tensor, "n s"]) -> Float[Tensor, "n s"]:
+    """Sums over a step and all that follow it."""
+    return y.flip(1).cumsum(1).flip(1)
+
+
+def others_mean(total: Float[Tensor, " n"], size: Float[Tensor, " n"], batch: Batch) -> Float[Tensor, " n"]:
+    """For each sample the sum of `total` over the other living samples of its group, over their sum of `size`; 0 where there are none."""
+    rest, count = group_sum(total, batch) - total * batch.alive, group_sum(size, batch) - size * batch.alive
+    return torch.where(count > 0, rest / count.clamp(min=1e-12), 0.0)
 
 
 def _groups(batch: Batch) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from guerdon.samples import Batch
 
 
-@credit
+@credit(group=True)
 def grpo(batch: Batch, eps: float = 1e-6) -> Float[Tensor, "n t"]:
     """A = (r - mean of the group) / (std of the group + eps), std with n - 1. Groups of one sample or of equal rewards get 0.
 
@@ -31,7 +31,7 @@ def grpo(batch: Batch, eps: float = 1e-6) -> Float[Tensor, "n t"]:
     return spread(above / (variance.sqrt() + eps), batch)
 
 
-@credit
+@credit(group=True)
 def dr_grpo(batch: Batch) -> Float[Tensor, "n t"]:
     """A = r - mean of the group: GRPO without the division by std, which favours easy and hard questions. Groups of one get 0.
 
@@ -40,7 +40,7 @@ def dr_grpo(batch: Batch) -> Float[Tensor, "n t"]:
     return spread(centred(batch)[0], batch)
 
 
-@credit
+@credit(group=True)
 def rloo(batch: Batch) -> Float[Tensor, "n t"]:
     """A = r - mean of the others in the group = (r - mean) n / (n - 1). Groups of one get 0. Source: arXiv:2402.14740."""
     above, count = centred(batch)

@@ -10,7 +10,7 @@ from guerdon.curation.core import keep
 from guerdon.samples import Context, Kept, Rewards, Sample
 
 
-@keep
+@keep(pairs=True)
 def best_worst(samples: Sequence[Sample], rewards: Rewards, context: Context, gap: float = 0.0) -> Kept:
     """One pair a group: chosen the sample of highest reward, rejected that of lowest.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from pydantic import PositiveInt
 
 from guerdon.registry import registrar
@@ -42,3 +43,29 @@ def sequence_mean(batch: Batch) -> Float[Tensor, "n t"]:
 def constant(batch: Batch, tokens: PositiveInt) -> Float[Tensor, "n t"]:
     """w / (answers x tokens) with a fixed number of tokens, usually the limit (Dr. GRPO). Source: arXiv:2503.20783."""
     return batch.weights / (batch.weights.amax(1).sum().clamp(min=1e-12) * tokens)
+
+
+@aggregate
+def per_source(batch: Batch) -> Float[Tensor, "n t"]:
+    """`token_mean` among the rows that the policy wrote, and again among those of experts, apart.
+
+    So the ratio of two terms, `of: policy` and `of: expert`, does not hang on how many rows of each there are. Source: arXiv:2508.11408.
+    """
+    expert = batch.field("expert")[:, None] > 0
+    theirs, own = (torch.where(rows, batch.weights, 0.0).sum().clamp(min=1e-12) for rows in (expert, ~expert))
+    return batch.weights / torch.where(expert, theirs, own)
+
+
+@aggregate
+def pair_mean(batch: Batch) -> Float[Tensor, "n t"]:
+    """w / sum of the weights of all pairs (of a pair's lighter row) on every token: with it a loss of preferences is a mean over pairs,
+    whatever their lengths. Without pairs, as `row_mean`."""
+    rows = batch.weights.amax(1)
+    total = rows[batch.pairs].amin(1).sum() if len(batch.pairs) else rows.new_zeros(())
+    return batch.weights / (total if float(total) else rows.sum().clamp(min=1e-12))
+
+
+@aggregate
+def row_mean(batch: Batch) -> Float[Tensor, "n t"]:
+    """w / number of rows on every token: with it a loss of whole rows, such as a cross-entropy of outcomes, is a mean over rows."""
+    return batch.weights / batch.weights.amax(1).sum().clamp(min=1e-12)

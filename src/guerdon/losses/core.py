@@ -6,23 +6,27 @@ of weight times term over tokens, its metrics are weighted sums too, and any spl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from guerdon.registry import Refused, registrar
+from guerdon.registry import Refused, find, registrar
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
+    from guerdon.backends.base import LossCall
     from guerdon.samples import Batch
 
 loss = registrar("loss")
-"""`@loss` or `@loss(needs=("entropy",), fields=("logprobs",), vanishes=True)`.
+"""`@loss` or `@loss(needs=("entropy",), fields=("logprobs",), vanishes=True, unit="pair")`.
 
 needs: outputs of the backend beside `logprobs`. fields: batch fields it reads. vanishes: tokens of advantage 0 add nothing to its gradient,
-so that rows of nothing else may be left out of the passes.
+so that rows of nothing else may be left out of the passes. unit: what it sees at once and no micro-batch may split, a `pair` of
+`batch.pairs` (its recipe takes `aggregate: pair_mean` and a `keep` that makes pairs) or a `group`; a row unless stated.
 """
 
 
@@ -39,3 +43,54 @@ def log_ratio(new: Float[Tensor, "n t"], old: Float[Tensor, "n t"], batch: Batch
             "none, with a loss such as sft; if there are no such rows, the model has diverged."
         )
     return d
+
+
+def row_sums(x: Float[Tensor, "n t"], batch: Batch) -> Float[Tensor, " n"]:
+    """Sums over the tokens of each row that count (their weight is not 0)."""
+    return torch.where(batch.weights != 0, x, 0.0).sum(1)
+
+
+def row_sizes(batch: Batch) -> Float[Tensor, " n"]:
+    """How many tokens of each row count."""
+    return (batch.weights != 0).sum(1).to(batch.weights.dtype)
+
+
+def row_weights(batch: Batch) -> Float[Tensor, " n"]:
+    """The weight of each row as a whole: of its heaviest token."""
+    return batch.weights.amax(1)
+
+
+def pair_weights(batch: Batch) -> Float[Tensor, " p"]:
+    """The weight of each pair, that of its lighter row; 0 where a side failed, so that such a pair is in no sum.
+
+    Raises Refused for a pair with one side that has tokens and one that has none.
+    """
+    chosen, rejected = batch.pairs.T
+    written = batch.mask.any(1)
+    torn = written[chosen] != written[rejected]
+    if bool(torn.any()):
+        a, b = batch.pairs[int(torn.nonzero()[0, 0])].tolist()
+        row = a if not bool(written[a]) else b
+        raise Refused(f"Sample {row}, in the pair ({a}, {b}), has no token in `written`: it cannot be preferred or not; leave it out.")
+    weights = row_weights(batch)
+    return torch.minimum(weights[chosen], weights[rejected])
+
+
+def units(batch: Batch, names: Sequence[str]) -> Int[Tensor, " n"]:
+    """Which rows these losses must see together: those of a group, those of a pair (chains of pairs too), or each row by itself."""
+    kinds = {find("loss", name).about.get("unit", "row") for name in names}
+    unit = torch.arange(len(batch), device=batch.ids.device)
+    if "group" in kinds:
+        return batch.group
+    changed = "pair" in kinds and len(batch.pairs) > 0
+    while changed:
+        lowest = unit.scatter_reduce(0, batch.pairs.flatten(), unit[batch.pairs].amin(1).repeat_interleave(2), "amin")
+        changed = not torch.equal(lowest, unit)
+        unit = lowest
+    return unit
+
+
+def shared(calls: Sequence[LossCall], batch: Batch) -> list[LossCall]:
+    """The terms that have rows in this optimiser batch, each knowing the sum of their weights, by which its metrics are divided."""
+    known = [replace(call, share=float(call.rows(batch).weights.sum())) for call in calls]
+    return [call for call in known if call.share]

@@ -15,6 +15,8 @@ import torch
 
 from guerdon.backends.base import LossCall
 from guerdon.credit import critic_view, kl_reward, lambda_returns
+from guerdon.losses.core import shared, units
+from guerdon.registry import Broke, Refused
 from guerdon.samples import Batch, Kept, Progress, Rewards, Sample, collate
 from guerdon.training import measure
 from guerdon.training import metrics as m
@@ -42,12 +44,21 @@ def train_step(run: Run, stage: Running, step: int) -> dict[str, Any]:
     values = measure.of_samples(run, stage, found, step)
     batch, learned = None, {}
     if len(found.rows):
-        with run.clock("credit"):
+        before = [learner for learner in run.learners(stage, "before")]
+        if before:
+            with run.clock("update"):
+                batch = assemble(run, stage, found)
+                learned = {k: v for learner in before for k, v in learner.update(batch, run.context).items()}
+            with run.clock("rewards"):
+                found.rewards = run.score(stage.reward, found.samples, f"{stage.index}/{step}/again")
+        with run.clock("fields"):
             batch = assemble(run, stage, found)
+        with run.clock("credit"):
             if stage.credit is not None:
-                batch.advantages = stage.credit(batch)
+                batch.advantages = finite(stage.credit(batch), found, stage)
         with run.clock("update"):
-            learned = update(run, stage, batch, step) | stage.learn(batch, run.context)
+            learned |= update(run, stage, batch, step) | stage.learn(batch, run.context)
+            learned |= {k: v for learner in run.learners(stage, "after") for k, v in learner.update(batch, run.context).items()}
     if m.LOSS not in learned:
         run.event(step, "nothing to train on", "no sample of this step was kept with a verdict and a weight; the policy stays as it is")
     follow(run, step)
@@ -107,22 +118,44 @@ def join(several: list[Gathered]) -> Gathered:
     )
 
 
+def finite(advantages: torch.Tensor, found: Gathered, stage: Running) -> torch.Tensor:
+    """The advantages. Raises Broke for one that is NaN or infinite, with the sample that it is of."""
+    bad = (~torch.isfinite(advantages)).any(1).nonzero()[:, 0]
+    if len(bad):
+        i = int(found.rows[int(bad[0])])
+        what = f"sample {i} (task {found.samples[i].task.id!r})"
+        raise Broke(
+            f"The credit {stage.spec.credit and stage.spec.credit.use!r} gave {what} `advantages` that are not finite; nothing was trained."
+        )
+    return advantages
+
+
+def refuse_unwritten(samples: list[Sample], rewards: Rewards) -> None:
+    """Raises Refused for a sample with a verdict in which the policy, or an expert, wrote no token: nothing of it can be trained."""
+    for i in np.flatnonzero(rewards.alive).tolist():
+        ids, written = samples[i].ids, samples[i].written
+        if ids is not None and not (np.any(written) if written is not None else len(ids)):
+            raise Refused(
+                f"Sample {i} of the batch (task {samples[i].task.id!r}) has no token in `written`, so nothing of it can be trained; "
+                "leave it out with `keep`, or let its reward abstain."
+            )
+
+
 def assemble(run: Run, stage: Running, found: Gathered) -> Batch:
     """The kept rows as a batch, with the fields that credit and loss need filled by forward passes."""
-    batch = collate([found.samples[i] for i in found.rows.tolist()], found.rewards.rows(found.rows), dtype=run.dtype)
+    kept = [found.samples[i] for i in found.rows.tolist()]
+    refuse_unwritten(kept, found.rewards.rows(found.rows))
+    batch = collate(kept, found.rewards.rows(found.rows), dtype=run.dtype)
     batch.weights = batch.weights * torch.from_numpy(found.weights).to(batch.weights)[:, None]
     if len(found.pairs):
         position = np.full(len(found.samples), -1)
         position[found.rows] = np.arange(len(found.rows))
         batch.pairs = torch.from_numpy(position[found.pairs])
-        batch.unit = pair_units(batch)
-    for name in stage.fields:
-        if name == "ref_logprobs":
-            batch.fields[name] = run.forward("reference", batch, "logprobs", stage.temperature)
-        elif name in stage.critics.values():
-            batch.fields[name] = run.forward(name.replace("values", "critic"), batch, "values", stage.temperature)
-        elif name == "entropy":
-            batch.fields[name] = run.forward("policy", batch, "entropy", stage.temperature)
+    if stage.paired:  # a row in no pair has nothing to be compared with
+        batch.weights = batch.weights * torch.isin(torch.arange(len(batch)), batch.pairs)[:, None]
+    batch.unit = units(batch, [call.name for call in stage.losses])
+    for name, (model, want) in stage.fields.items():
+        batch.fields[name] = run.forward(model, batch, want, stage.temperature)
     if stage.spec.kl is not None:
         batch = kl_reward(batch, stage.spec.kl.coefficient, stage.spec.kl.estimator)
     if stage.spec.critic is not None:
@@ -130,19 +163,6 @@ def assemble(run: Run, stage: Running, found: Gathered) -> Batch:
             returns = lambda_returns(critic_view(batch, name), stage.spec.critic.gamma, stage.spec.critic.lam)
             batch.fields[name.replace("values", "returns")] = returns
     return batch
-
-
-def pair_units(batch: Batch) -> torch.Tensor:
-    """Rows of one pair share a unit; chains of pairs share one too."""
-    unit = torch.arange(len(batch))
-    changed = True
-    while changed:
-        lowest = unit.clone()
-        for a, b in batch.pairs.tolist():
-            lowest[a] = lowest[b] = min(int(lowest[a]), int(lowest[b]))
-        changed = not torch.equal(lowest, unit)
-        unit = lowest
-    return unit
 
 
 def update(run: Run, stage: Running, batch: Batch, step: int) -> dict[str, float]:
@@ -159,9 +179,10 @@ def update(run: Run, stage: Running, batch: Batch, step: int) -> dict[str, float
         if stage.skips_zero:
             part = without_zeros(part)
         share = float(part.weights.sum())
-        values, usage = policy.forward_backward(part, stage.losses if seen else [*stage.losses, *stage.monitors], stage.temperature)
+        calls = shared(stage.terms(run.context) + ([] if seen else stage.monitors), part)
+        values, usage = policy.forward_backward(part, calls, stage.temperature)
         run.context.spend("update", usage)
-        seen.append({k: v if k == m.LOSS else v / share for k, v in values.items()} | policy.optim_step(lr, spec.clip, spec.weight_decay))
+        seen.append(values | policy.optim_step(lr, spec.clip, spec.weight_decay))
         for name, field in stage.critics.items():
             assert stage.spec.critic is not None
             own = replace(part, fields={**part.fields, "returns": part.fields[field.replace("values", "returns")]})

@@ -43,9 +43,9 @@ HACK = "hack"  # 1 in an evaluation where the proxy rose and the gold fell
 
 TOKENS_PER_SECOND = "tokens_per_second"  # new tokens sampled, over the whole step's time
 SECONDS = "seconds"  # of the whole step
-SECONDS_BY_ROOM = (
-    "seconds/"  # seconds/rollouts, seconds/rewards, seconds/curation, seconds/credit, seconds/update, seconds/eval, seconds/io
-)
+# seconds/rollouts, seconds/rewards, seconds/curation, seconds/fields (forward passes that credit and loss need), seconds/credit,
+# seconds/update, seconds/eval, seconds/io
+SECONDS_BY_ROOM = "seconds/"
 CLOCK = (TOKENS_PER_SECOND, SECONDS)  # and all of SECONDS_BY_ROOM: the only values that may differ after a resume
 
 

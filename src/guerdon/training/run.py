@@ -17,8 +17,9 @@ import torch
 
 from guerdon.backends.base import LossCall, Model, require
 from guerdon.credit import factor_of
-from guerdon.recipe import Recipe, Stage, Use, bind, critics
+from guerdon.recipe import Recipe, Stage, Term, Use, bind, by_model, critics, read_fields
 from guerdon.registry import Interrupted, Refused, find
+from guerdon.reward_models import Learner
 from guerdon.rewards import parse
 from guerdon.rewards.expr import Const, Expr, Pipe
 from guerdon.samples import Batch, Context, Grain, Progress, Rewards, Sample, Task
@@ -58,13 +59,14 @@ class Running:
         self.keep = [bind("keep", use) for use in spec.keep]
         self.credit = bind("credit", spec.credit) if spec.credit else None
         self.aggregate = bind("aggregate", spec.aggregate)
-        self.losses = [LossCall(use.use, use.params) for use in spec.loss]
-        reads = set(find("credit", spec.credit.use).needs) if spec.credit else set()
-        reads |= {name for use in spec.loss for name in find("loss", use.use).about.get("fields", ())}
-        reads |= {"ref_logprobs"} if spec.kl or "reference" in recipe.models else set()
+        self.losses = calls(spec.loss)
+        self.paired = any(find("loss", call.name).about.get("unit") == "pair" for call in self.losses)
+        self.mix = bind("mix", spec.mix) if spec.mix else None
+        reads = read_fields(recipe, spec) | ({"ref_logprobs"} if spec.kl or "reference" in recipe.models else set())
         self.critics = critics(recipe) if spec.critic else {}
         reads |= set(self.critics.values())
-        self.fields = sorted(reads - {"returns", "logprobs", "values/*"})
+        filled = {name: by_model(name, recipe) for name in sorted(reads)}
+        self.fields = {name: by for name, by in filled.items() if by is not None}
         monitors = ["logprob_gap"] * (spec.credit is not None) + ["kl_to_reference"] * ("ref_logprobs" in reads)
         self.monitors = [LossCall(name) for name in monitors]
         self.skips_zero = spec.critic is None and all(find("loss", use.use).about.get("vanishes") for use in spec.loss)
@@ -72,9 +74,18 @@ class Running:
         self.temperature = float(temperature) or 1.0
         self.prepared: set[str] = set()
 
+    def terms(self, context: Context) -> list[LossCall]:
+        """The terms of the loss, weighed as the mix says where the run stands."""
+        if self.mix is None:
+            return self.losses
+        mu = self.mix(context.progress)
+        factor = {"policy": 1 - mu, "expert": mu, "all": 1.0}
+        return [replace(call, times=call.times * factor[call.of]) for call in self.losses]
+
     def stateful(self) -> Iterator[tuple[str, Any]]:
         """Pieces that may have hooks, with a name that is the same in every run of the recipe."""
         yield "select", self.select
+        yield "mix", self.mix
         yield from ((f"keep/{i}", keep) for i, keep in enumerate(self.keep))
         yield from ((name, pipe.shape.fn) for name, pipe in self.shapes())
 
@@ -151,6 +162,15 @@ class Run:
         self.trackers = list(trackers)
         self.seconds: dict[str, float] = {}
 
+    def learners(self, stage: Running, when: str) -> Iterator[Learner]:
+        """The models that learn beside the policy, at this place of a step."""
+        for name, spec in self.recipe.models.items():
+            if spec.learn is not None and spec.learn.when == when:
+                how = spec.learn
+                yield Learner(
+                    name, self.models[name], calls(how.loss), bind("aggregate", how.aggregate), how.lr, how.clip, stage.temperature
+                )
+
     def at(self, stage: Running) -> None:
         """From now on, `score` among the services is the reward of this stage."""
         self.context.score = functools.partial(self.engine.score, stage.reward)
@@ -159,9 +179,11 @@ class Run:
         for stage in self.stages:
             for use in stage.spec.loss:
                 require("policy", self.models["policy"], f"The loss {use.use!r}", find("loss", use.use).needs)
-            for name in stage.critics:
-                require(name, self.models[name], f"The credit {stage.spec.credit and stage.spec.credit.use!r}", ("values",))
+            for model, want in stage.fields.values():
+                require(model, self.models[model], f"The credit {stage.spec.credit and stage.spec.credit.use!r}", (want,))
         for name, spec in self.recipe.models.items():
+            for term in spec.learn.loss if spec.learn else ():
+                require(name, self.models[name], f"The loss {term.use!r}", find("loss", term.use).needs)
             if spec.of is not None and spec.tau < 1:
                 require(name, self.models[name], f"tau {spec.tau} of the model {name!r}", ("average",))
 
@@ -305,7 +327,7 @@ class Run:
         """Models that a checkpoint holds: those that learn or follow; the frozen ones are opened anew."""
         out = {"policy": self.models["policy"]}
         for name, spec in self.recipe.models.items():
-            if name in critics(self.recipe) or (spec.of is not None and spec.every is not None):
+            if name in critics(self.recipe) or spec.learn or (spec.of is not None and spec.every is not None):
                 out[name] = self.models[name]
         return out
 
@@ -316,6 +338,10 @@ class Run:
             for task in stage.tasks:
                 found.update(repr((task.id, task.prompt, task.reference)).encode("utf-8", "surrogatepass"))
         return found.hexdigest()
+
+
+def calls(terms: Sequence[Term]) -> list[LossCall]:
+    return [LossCall(term.use, term.params, term.of, term.times) for term in terms]
 
 
 def default(fn: Any, name: str, otherwise: Any) -> Any:
@@ -329,7 +355,7 @@ def open_models(recipe: Recipe) -> dict[str, Model]:
     for name, spec in recipe.models.items():
         source = recipe.models[spec.of] if spec.of else spec
         params = {k: v for k, v in source.params.items() if not spec.of or k not in ("head", "adapter", "trainable")}
-        if spec.of or (name != "policy" and name not in critics(recipe)):
+        if not spec.learn and (spec.of or (name != "policy" and name not in critics(recipe))):
             params.setdefault("trainable", False)
         out[name] = find("backend", source.backend).fn(source.path, **params)
     return out

@@ -1,0 +1,7 @@
+"""Learned rewards."""
+
+from guerdon.reward_models.heads import orm as orm
+from guerdon.reward_models.heads import prm as prm
+from guerdon.reward_models.implicit import implicit as implicit
+from guerdon.reward_models.implicit import implicit_ce as implicit_ce
+from guerdon.reward_models.online import Learner as Learner
