@@ -1,4 +1,4 @@
-"""Batched sampling with a KV cache: a prompt is computed once, its samples continue it, finished rows leave."""
+"""Batched sampling with a KV cache: samples of a prompt run as one line while their tokens agree, and part where they differ."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LEAVE = 8
-"""Finished rows leave as soon as they are one in this many: leaving copies the cache."""
+"""Finished lines leave as soon as they are one in this many: leaving copies the cache."""
 
 
 @dataclass
@@ -69,48 +69,57 @@ def sample(engine: Engine, prefixes: Sequence[np.ndarray], n: int, params: Sampl
 def decode(
     engine: Engine, prefixes: Sequence[np.ndarray], rows: list[tuple[int, int]], params: SamplingParams, stops: Stops, entropy: bool
 ):
-    """One batch: prefill of its distinct prompts, then a token a step for every row that is not done."""
+    """One batch: prefill of its distinct prompts, then a token a step for every line: the rows whose tokens so far are the same."""
     prompts = Prompts.of([torch.as_tensor(prefixes[i]) for i, _ in rows], engine.device)
     cache = DynamicCache(config=engine.backbone.config)
     last = run(engine.backbone, prompts.ids, prompts.mask if prompts.padded else None, prompts.positions, cache)[:, -1]
-    logits = engine.project(last)[prompts.owner]
-    lengths = prompts.lengths[prompts.owner]
-    mask = prompts.mask[prompts.owner] if prompts.padded else None
-    spread(cache, prompts.owner, params.max_tokens)
+    logits, lengths, mask = engine.project(last), prompts.lengths, prompts.mask if prompts.padded else None
+    make_room(cache, len(rows), params.max_tokens)
 
     prefix, number = (np.array(column, dtype=np.uint64) for column in zip(*rows, strict=True))
     ids = np.zeros((len(rows), params.max_tokens), dtype=np.int64)
     logprobs, entropies = np.zeros((2, *ids.shape))
     size = np.full(len(rows), params.max_tokens)
     why = np.full(len(rows), "length", dtype="<U6")
-    here = np.arange(len(rows))  # the row that each line of the running batch belongs to
-    running = np.ones(len(rows), dtype=bool)  # of each line: not done yet
+    here = np.argsort(prompts.owner.cpu().numpy(), kind="stable")  # rows that are not done, by line
+    line = prompts.owner.cpu().numpy()[here]  # of each of them
+    new = 0
     for t in range(params.max_tokens):
-        chosen, chosen_logprobs, h = draw(logits, uniform(params.seed, prefix[here], number[here], t), params, entropy)
-        token, ids_t = chosen.cpu().numpy(), ids[:, t]
-        ids_t[here[running]] = token[running]
-        logprobs[here[running], t] = chosen_logprobs.cpu().numpy()[running]
+        chosen, chosen_logprobs, h = draw(logits, uniform(params.seed, prefix[here], number[here], t), params, entropy, line)
+        token = chosen.cpu().numpy()
+        ids[here, t], logprobs[here, t] = token, chosen_logprobs.cpu().numpy()
         if h is not None:
-            entropies[here[running], t] = h.cpu().numpy()[running]
-        ended = np.isin(token, engine.ends) & running
-        stopped = stops.candidate[token] & running & ~ended
-        for line in np.nonzero(stopped)[0]:
-            stopped[line] = stops.hit(ids[here[line], : t + 1])
+            entropies[here, t] = h.cpu().numpy()
+        _, first, branch = np.unique(line * logits.shape[1] + token, return_index=True, return_inverse=True)
+        new += len(first)
+        ended = np.isin(token[first], engine.ends)
+        stopped = stops.candidate[token[first]] & ~ended
+        for k in np.nonzero(stopped)[0]:
+            stopped[k] = stops.hit(ids[here[first[k]], : t + 1])
         done = ended | stopped
-        size[here[done]] = t + 1
-        why[here[ended]], why[here[stopped]] = "end", "stop"
-        running &= ~done
-        if not running.any() or t + 1 == params.max_tokens:
+        size[here[done[branch]]] = t + 1
+        why[here[ended[branch]]], why[here[stopped[branch]]] = "end", "stop"
+        first = first[~done]
+        if not len(first) or t + 1 == params.max_tokens:
             break
-        if (~running).sum() * LEAVE >= len(running):
-            stay = torch.from_numpy(np.nonzero(running)[0]).to(engine.device)
-            cache.reorder_cache(stay)  # pyright: ignore[reportArgumentType]
-            chosen, lengths, here = chosen[stay], lengths[stay], here[running]
-            mask = None if mask is None else mask[stay]
-            running = running[running]
+        goes_on = ~done[branch]
+        source, token = line[first], torch.from_numpy(token[first]).to(engine.device)
+        here, branch = here[goes_on], (np.cumsum(~done) - 1)[branch[goes_on]]
+        place, order, fits = part(source, len(logits))
+        order = torch.from_numpy(order).to(engine.device)
+        if fits:
+            fork(cache, order, len(logits))
+        else:
+            keep(cache, order, len(here))
+        lengths, mask = lengths[order], None if mask is None else mask[order]
+        line = place[branch]
+        by_line = np.argsort(line, kind="stable")
+        here, line = here[by_line], line[by_line]
+        tokens = token.new_zeros(len(order))  # a line that is done and still there gets any
+        tokens[torch.from_numpy(place).to(engine.device)] = token
         if mask is not None:
             mask = torch.cat([mask, mask.new_ones((len(mask), 1))], 1)
-        logits = engine.project(run(engine.backbone, chosen[:, None], mask, (lengths + t)[:, None], cache)[:, -1])
+        logits = engine.project(run(engine.backbone, tokens[:, None], mask, (lengths + t)[:, None], cache)[:, -1])
 
     completions = [
         Completion(
@@ -119,13 +128,27 @@ def decode(
         for r, k in enumerate(size.tolist())
     ]
     given, computed = sum(len(prefixes[i]) for i, _ in rows), int(prompts.lengths.sum())
-    return completions, Usage(prompt=given, cached=given - computed, new=int(size.sum()))
+    return completions, Usage(prompt=given, cached=given - computed, new=new)
 
 
-def draw(logits: Float[Tensor, "n V"], u: np.ndarray, params: SamplingParams, entropy: bool):
+def part(source: np.ndarray, lines: int) -> tuple[np.ndarray, np.ndarray, bool]:
+    """source (b,): the line that each branch which goes on was in, sorted.  lines: how many there are, those that are done included.
+
+    Where each branch runs from now on (b,), which line of before each line continues, and whether the lines of before all stay where
+    they are: the first branch of a line then goes on in it, and others get lines behind the last.
+    """
+    first = np.diff(source, prepend=-1) > 0
+    if (lines - first.sum()) * LEAVE >= lines:
+        return np.arange(len(source)), source, False
+    place = np.where(first, source, lines - 1 + np.cumsum(~first))
+    return place, np.concatenate([np.arange(lines), source[~first]]), True
+
+
+def draw(logits: Float[Tensor, "l V"], u: np.ndarray, params: SamplingParams, entropy: bool, line: np.ndarray | None = None):
     """Tokens (n,), their log-probabilities (n,), entropies (n,) or None.
 
-    The token is where the cumulative distribution passes u (n,) in [0, 1). Log-probabilities and entropies are of the full softmax.
+    line (n,): the row of logits that each draws from; None: its own.  The token is where the cumulative distribution passes u (n,) in
+    [0, 1). Log-probabilities and entropies are of the full softmax.
     """
     z = logits if logits.dtype == torch.float64 else logits.float()
     if params.temperature not in (0, 1):
@@ -137,11 +160,18 @@ def draw(logits: Float[Tensor, "n V"], u: np.ndarray, params: SamplingParams, en
     if not bool(torch.isfinite(lse).all()):
         raise Broke("The model's logits are not finite (NaN or infinity), so nothing can be sampled; go back to an earlier checkpoint.")
     h = torch.special.entr(p / total[:, None]).sum(1) if entropy else None
+    of = None if line is None or np.array_equal(line, np.arange(len(z))) else torch.from_numpy(line).to(z.device)
+
+    def each(x: Tensor) -> Tensor:
+        return x if of is None else x[of]
+
     if params.temperature == 0:
-        token = z.argmax(1)
+        token = each(z.argmax(1))
     else:
-        token = invert(p, torch.from_numpy(u).to(z.device, z.dtype), total, params)
-    return token, z.gather(1, token[:, None])[:, 0] - lse, h
+        token = invert(each(p), torch.from_numpy(u).to(z.device, z.dtype), each(total), params)
+    at = token[:, None] if of is None else token + of * z.shape[1]
+    chosen = z.gather(1, at)[:, 0] if of is None else z.flatten()[at]
+    return token, chosen - each(lse), None if h is None else each(h)
 
 
 def invert(p: Float[Tensor, "n V"], u: Float[Tensor, " n"], total: Float[Tensor, " n"], params: SamplingParams) -> Int[Tensor, " n"]:
@@ -179,43 +209,67 @@ def uniform(seed: int, prefix: np.ndarray, number: np.ndarray, t: int) -> Float[
     return (x >> np.uint64(40)).astype(np.float64) * 2.0**-24
 
 
-def spread(cache: Any, owner: Int[Tensor, " n"], room: int) -> None:
-    """Each row gets its prompt's keys and values, in layers with room for `room` more tokens."""
+def make_room(cache: Any, lines: int, tokens: int) -> None:
+    """Layers that can take it get room for so many lines of so many more tokens."""
     for i, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer and layer.is_initialized:
-            cache.layers[i] = Roomy(layer, owner, room)
-        else:
-            layer.reorder_cache(owner)  # pyright: ignore[reportArgumentType]
+            cache.layers[i] = Roomy(layer, lines, tokens)
+
+
+def fork(cache: Any, order: Int[Tensor, " k"], lines: int) -> None:
+    """Lines behind the first `lines`, which stay as they are; line i becomes a copy of line order[i]."""
+    if len(order) == lines:
+        return
+    for layer in cache.layers:
+        if isinstance(layer, Roomy):
+            layer.fork(order[lines:])
+        else:  # a window or a state of fixed size: small, and copied whole
+            layer.reorder_cache(order)
+
+
+def keep(cache: Any, order: Int[Tensor, " k"], lines: int) -> None:
+    """Line i becomes a copy of line order[i]; room for so many lines."""
+    for layer in cache.layers:
+        if isinstance(layer, Roomy):
+            layer.lines = lines
+        layer.reorder_cache(order)
 
 
 class Roomy(DynamicLayer):
-    """A cache layer whose room is set aside beforehand: a step writes its column where torch.cat would copy everything."""
+    """A cache layer whose room is set aside beforehand: a step writes its column, a fork its row, where torch.cat would copy everything."""
 
-    def __init__(self, layer: DynamicLayer, owner: Tensor, room: int) -> None:
+    def __init__(self, layer: DynamicLayer, lines: int, room: int) -> None:
         super().__init__()
         assert layer.keys is not None
         assert layer.values is not None
         self.lazy_initialization(layer.keys, layer.values)
-        self.at, self.room = layer.keys.shape[2], room
-        self.stores = [self._rows(x, owner) for x in (layer.keys, layer.values)]
+        self.used, self.at, self.lines, self.room = len(layer.keys), layer.keys.shape[2], lines, room
+        self.stores = [self._moved(x, torch.arange(self.used, device=x.device)) for x in (layer.keys, layer.values)]
         self.keys, self.values = self._filled()
 
-    def _rows(self, x: Tensor, rows: Tensor) -> Tensor:
-        new = x.new_empty((len(rows), x.shape[1], self.at + self.room, x.shape[3]))
-        torch.index_select(x[:, :, : self.at], 0, rows, out=new[:, :, : self.at])
+    def _moved(self, x: Tensor, order: Tensor) -> Tensor:
+        new = x.new_empty((self.lines, x.shape[1], self.at + self.room, x.shape[3]))
+        torch.index_select(x[:, :, : self.at], 0, order, out=new[: len(order), :, : self.at])
         return new
 
     def _filled(self) -> tuple[Tensor, Tensor]:
-        return self.stores[0][:, :, : self.at], self.stores[1][:, :, : self.at]
+        return self.stores[0][: self.used, :, : self.at], self.stores[1][: self.used, :, : self.at]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         end = self.at + key_states.shape[2]
         for store, new in zip(self.stores, (key_states, value_states), strict=True):
-            store[:, :, self.at : end] = new
+            store[: self.used, :, self.at : end] = new
         self.room, self.at = self.room - (end - self.at), end
         self.keys, self.values = found = self._filled()
         return found
 
+    def fork(self, source: Tensor) -> None:
+        start, self.used = self.used, self.used + len(source)
+        for store in self.stores:
+            torch.index_select(store[:start, :, : self.at], 0, source, out=store[start : self.used, :, : self.at])
+        self.keys, self.values = self._filled()
+
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        self.stores = [self._rows(x, beam_idx) for x in self.stores]
+        self.used = len(beam_idx)
+        self.stores = [self._moved(x, beam_idx) for x in self.stores]
         self.keys, self.values = self._filled()

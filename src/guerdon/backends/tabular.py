@@ -210,7 +210,7 @@ class Tabular:
         ids: list[list[int]] = [[] for _ in keys]
         logprobs: list[list[float]] = [[] for _ in keys]
         entropy: list[list[float]] = [[] for _ in keys]
-        stops = ["length"] * len(keys)
+        stops, new = ["length"] * len(keys), 0
         live = np.arange(len(keys))
         for t in range(params.max_tokens):
             if not len(live):
@@ -228,6 +228,7 @@ class Tabular:
                     stops[i] = "end"
                 elif params.stop and any(text in self.decode(np.array(ids[i]))[0] for text in params.stop):
                     stops[i] = "stop"
+            new += len({keys[i] for i in live.tolist()})
             live = np.array([i for i in live if stops[i] == "length"], dtype=np.int64)
         done = [
             Completion(
@@ -239,7 +240,7 @@ class Tabular:
             )
             for i in range(len(keys))
         ]
-        usage = Usage(prompt=n * sum(len(prefix) for prefix in prefixes), new=sum(map(len, ids)))
+        usage = Usage(prompt=n * sum(len(prefix) for prefix in prefixes), new=new)
         return [done[i * n : (i + 1) * n] for i in range(len(prefixes))], usage
 
     def forward(self, batch: Batch, want: tuple[str, ...] = ("logprobs",), temperature: float = 1.0) -> tuple[dict[str, Tensor], Usage]:
@@ -392,7 +393,12 @@ def _text(message: Mapping[str, Any]) -> str:
 
 
 def _usage(batch: Batch) -> Usage:
-    return Usage(prompt=sum(len(prompt) for prompt in batch.prompts), new=int(batch.lengths.sum()))
+    """`new`: the distinct prefixes of the rows, each prompt apart."""
+    prefixes = set()
+    for prompt, row, k in zip(batch.prompts, batch.ids.numpy(), batch.lengths.tolist(), strict=True):
+        whole, p = _key(np.concatenate([prompt.numpy(), row])), len(prompt)
+        prefixes.update((p, whole[: 4 * (p + t)]) for t in range(1, k + 1))
+    return Usage(prompt=sum(len(prompt) for prompt in batch.prompts), new=len(prefixes))
 
 
 def _choose(logp: np.ndarray, draw: np.ndarray, params: SamplingParams) -> np.ndarray:
