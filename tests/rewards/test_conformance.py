@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
+import guerdon.reward_models
 import guerdon.rewards  # noqa: F401  fills the registry
 from guerdon.registry import pieces
 from guerdon.rewards.core import Reward
@@ -68,7 +69,7 @@ def stand_in():
         vocab_size=len(tokens), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
         max_position_embeddings=16384, tie_word_embeddings=True, bos_token_id=None, eos_token_id=1, pad_token_id=0,
     )  # fmt: skip
-    return local((LlamaForCausalLM(config), tokens), trainable=False, dtype="float64")
+    return local((LlamaForCausalLM(config), tokens), head="scalar", trainable=False, dtype="float64")
 
 
 def context(seed: int = 0, models: Iterable[str] = ()) -> Context:

@@ -6,14 +6,15 @@ column later. So every row is run with one more token behind it, whose value nob
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from guerdon.rewards.core import reward
-from guerdon.rewards.likelihood import completion_ids, own_ids, prompt_ids, too_long
+from guerdon.rewards.likelihood import encode, own_ids, too_long
 from guerdon.samples import Grain, Rewards, Sample, Task, Verdict, collate
+from guerdon.spans import to_tokens
 
 if TYPE_CHECKING:
     from guerdon.backends.base import Model
@@ -28,44 +29,53 @@ def values_after(model: Model, rows: Sequence[tuple[np.ndarray, np.ndarray]]) ->
     return [values[1 : len(ids) + 1] for values, (_, ids) in zip(found, rows, strict=True)]
 
 
-def _rows(model: Model, samples: Sequence[Sample]) -> tuple[list[Verdict | None], list[tuple[np.ndarray, np.ndarray]]]:
-    refused = [too_long(s) for s in samples]
-    return refused, [(prompt_ids(model, s), completion_ids(model, s)) for s, why in zip(samples, refused, strict=True) if why is None]
+def own_tokens(model: Model, sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(prompt ids, completion ids (t,), offsets (t, 2)) in tokens of this model: the sample's own where they are, else its text encoded."""
+    if own_ids(model, sample):
+        ids = np.asarray(sample.ids)
+        return np.asarray(sample.prompt_ids), ids, model.decode(ids)[1]
+    ids = encode(model, sample.text)
+    return model.encode(sample.task.prompt), ids, model.decode(ids)[1]
 
 
 @reward(batch=True)
 def orm(sample: Sequence[Sample], model: Any = "orm", sigmoid: bool = False) -> list[Verdict]:
-    """The scalar head of `model` (opened with head: scalar) after the last token of the completion, end token left out.
+    """The scalar head of `model` (opened with head: scalar) after the last token of the completion, its end token among them.
 
     sigmoid: as a probability. Abstained for an empty completion; hostile for a text that is too long.
     """
-    refused, rows = _rows(model, sample)
-    found = iter(values_after(model, rows) if rows else [])
-    return [why or _last(next(found), sigmoid) for why in refused]
+
+    def last(values: np.ndarray, ends: list[int]) -> Verdict:
+        return Verdict(float(values[-1])) if len(values) else Verdict.abstain("the completion is empty")
+
+    return _read(model, sample, sigmoid, last)
 
 
 @reward(batch=True, grain="step")
 def prm(sample: Sequence[Sample], model: Any = "prm", sigmoid: bool = False) -> list[Verdict | list[float | None]]:
-    """The scalar head of `model` after the last token of each step; a step without tokens abstains.
+    """The scalar head of `model` after the last token of each step; a step without tokens abstains. sigmoid: as probabilities.
 
-    sigmoid: as probabilities. A sample whose ids are another model's fails: its steps cannot be found among other tokens.
+    A model with another tokenizer than the policy's reads the text in its own tokens; the last one of a step is the last that touches it.
     """
-    out: list[Verdict | list[float | None]] = []
-    mine = [own_ids(model, s) and too_long(s) is None for s in sample]
-    rows = [(np.asarray(s.prompt_ids), np.asarray(s.ids)) for s, ok in zip(sample, mine, strict=True) if ok]
-    found = iter(values_after(model, rows) if rows else [])
-    for s, ok in zip(sample, mine, strict=True):
-        if not ok:
-            out.append(too_long(s) or Verdict.fail("the sample has no token ids of this model, which marks where its steps end"))
+
+    def steps(values: np.ndarray, ends: list[int]) -> list[float | None]:
+        return [float(values[end - 1]) if end else None for end in ends]
+
+    return _read(model, sample, sigmoid, steps)
+
+
+def _read(model: Model, samples: Sequence[Sample], sigmoid: bool, take: Callable[[np.ndarray, list[int]], Any]) -> list[Any]:
+    """take(values (t,) after each token, where each step ends: 0 for one without tokens) of every sample that is not too long."""
+    refused = [too_long(s) for s in samples]
+    found = [own_tokens(model, s) for s, why in zip(samples, refused, strict=True) if why is None]
+    values = values_after(model, [(prompt, ids) for prompt, ids, _ in found]) if found else []
+    taken = iter(zip(found, values, strict=True))
+    out: list[Any] = []
+    for s, why in zip(samples, refused, strict=True):
+        if why is not None:
+            out.append(why)
             continue
-        values = _squash(next(found), sigmoid)
-        out.append([float(values[end - 1]) if end > start else None for start, end in s.spans.get("step", [])])
+        (_, _, offsets), v = next(taken)
+        ends = [end if end > start else 0 for start, end in to_tokens(s.marks.get("step", []), offsets)]
+        out.append(take(1 / (1 + np.exp(-v)) if sigmoid else v, ends))
     return out
-
-
-def _last(values: np.ndarray, sigmoid: bool) -> Verdict:
-    return Verdict(float(_squash(values, sigmoid)[-1])) if len(values) else Verdict.abstain("the completion is empty")
-
-
-def _squash(values: np.ndarray, sigmoid: bool) -> np.ndarray:
-    return 1 / (1 + np.exp(-values)) if sigmoid else values

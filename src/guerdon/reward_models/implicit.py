@@ -9,6 +9,7 @@ import numpy as np
 import torch.nn.functional as F
 
 from guerdon.losses.core import log_ratio, loss, row_sums, row_weights
+from guerdon.reward_models.heads import own_tokens
 from guerdon.rewards.core import reward
 from guerdon.rewards.likelihood import NONE, Forced, logprobs, own_ids, too_long
 from guerdon.samples import Sample, Verdict
@@ -26,23 +27,34 @@ def implicit(
     """beta [log pi_model(y_t) - log pi_ref(y_t)] at every token that the policy wrote, both at temperature 1; others abstain.
 
     Its sum over an answer is what `implicit_ce` trains to tell right from wrong. reference_model may be `policy`: the one that wrote the
-    answer. A sample whose ids are not this model's fails. Source: arXiv:2412.01981, arXiv:2502.01456.
+    answer. A model with another tokenizer than the policy's reads the text in its own tokens, and its values are moved onto the policy's.
+    Source: arXiv:2412.01981, arXiv:2502.01456.
     """
-    rows: list[Forced | Verdict] = []
-    for s in sample:
-        if (why := too_long(s)) is not None:
-            rows.append(why)
-        elif not own_ids(model, s):
-            rows.append(Verdict.fail("the sample has no token ids of this model, and a reward at every token needs them"))
-        else:
-            rows.append(Forced(np.asarray(s.prompt_ids), NONE, np.asarray(s.ids)))
+    rows = [too_long(s) or Forced(*_pieces(model, s)[:3]) for s in sample]
     out: list[Verdict | list[float | None]] = []
     for s, mine, theirs in zip(sample, logprobs(model, rows), logprobs(reference_model, rows), strict=True):
         if isinstance(mine, Verdict) or isinstance(theirs, Verdict):
             out.append(mine if isinstance(mine, Verdict) else theirs)  # type: ignore[arg-type]
             continue
-        written = [True] * len(mine) if s.written is None else list(s.written)
-        out.append([float(x) if w else None for x, w in zip(beta * (mine - theirs), written, strict=True)])
+        ratio = beta * (mine - theirs)
+        if s.ids is not None and s.offsets is not None and not own_ids(model, s):
+            ratio = moved(ratio, _pieces(model, s)[3], s.offsets)
+        written = np.ones(len(ratio), dtype=bool) if s.written is None else s.written
+        out.append([float(x) if w else None for x, w in zip(ratio, written, strict=True)])
+    return out
+
+
+def _pieces(model: Any, sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    prompt, ids, offsets = own_tokens(model, sample)
+    return prompt, NONE, ids, offsets
+
+
+def moved(values: np.ndarray, offsets: np.ndarray, onto: np.ndarray) -> np.ndarray:
+    """Values of tokens (t,) with offsets (t, 2) on other tokens of the same text: each goes to the one that its last character is in."""
+    out = np.zeros(len(onto))
+    if len(onto):
+        place = np.searchsorted(np.maximum.accumulate(onto[:, 1]), np.maximum(offsets[:, 1], 1))
+        np.add.at(out, place.clip(max=len(onto) - 1), values)
     return out
 
 
