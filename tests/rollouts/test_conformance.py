@@ -17,7 +17,7 @@ from guerdon.backends.base import Completion, SamplingParams, Usage
 from guerdon.samples import STOPS, Context, Grain, Prompt, Rewards, Sample, Task, collate
 
 seeds = st.integers(0, 2**32 - 1)
-PARAMETERS: dict[str, dict[str, object]] = {}
+PARAMETERS: dict[str, dict[str, object]] = {"multi_turn": {"tool": "guess"}}
 """Values of parameters without a default, by rollout."""
 END = 0
 
@@ -88,7 +88,9 @@ def roll(piece: registry.Piece, tasks: list[Task], n: int, seed: int) -> tuple[l
     policy = Letters()
     context = Context(
         models={"policy": policy},
-        score=lambda samples: Rewards(Grain.of([len(s.text) % 2 for s in samples])),
+        score=lambda samples: Rewards(
+            Grain.of([len(s.text) % 2 for s in samples]), Grain.ragged([[float("b" not in step) for step in s.steps] for s in samples])
+        ),
         rng=np.random.default_rng(seed),
     )
     if inspect.isclass(piece.fn):

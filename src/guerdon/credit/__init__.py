@@ -16,3 +16,4 @@ from guerdon.credit.parts import factor_of as factor_of
 from guerdon.credit.penalty import kl_reward as kl_reward
 from guerdon.credit.process import min_form as min_form
 from guerdon.credit.process import sum_form as sum_form
+from guerdon.credit.turns import igpo as igpo

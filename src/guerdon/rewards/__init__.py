@@ -3,6 +3,7 @@
 from guerdon.rewards.arithmetic import arithmetic as arithmetic
 from guerdon.rewards.arithmetic import arithmetic_steps as arithmetic_steps
 from guerdon.rewards.arithmetic import closeness as closeness
+from guerdon.rewards.belief import belief as belief
 from guerdon.rewards.chart import chart as chart
 from guerdon.rewards.core import Reward as Reward
 from guerdon.rewards.core import reward as reward
@@ -55,3 +56,6 @@ from guerdon.rewards.tools import tool_format as tool_format
 from guerdon.rewards.tools import toolrl as toolrl
 from guerdon.rewards.votes import co_reward as co_reward
 from guerdon.rewards.votes import majority as majority
+from guerdon.rewards.worlds import guess as guess
+from guerdon.rewards.worlds import guess_bits as guess_bits
+from guerdon.rewards.worlds import lookup as lookup
