@@ -300,7 +300,7 @@ def _sentence(model: type[BaseModel], error: Any) -> str:
     return f"{place}: {error['msg'].removeprefix('Value error, ')} (got {str(error['input'])[:80]!r})."
 
 
-SKIP = {"rollout": 4, "keep": 3, "select": 3, "credit": 1, "aggregate": 1, "loss": 2, "mix": 1, "env": 0, "backend": 1, "tracker": 0}
+SKIP = {"rollout": 4, "tool": 3, "keep": 3, "select": 3, "credit": 1, "aggregate": 1, "loss": 2, "mix": 1, "env": 0, "backend": 1, "tracker": 0}
 """Leading parameters of each contract that the engine fills; the rest are the recipe's."""
 
 
@@ -358,6 +358,8 @@ def _problems(recipe: Recipe, stage: Stage) -> list[str]:
     for learn in filter(None, (spec.learn for spec in recipe.models.values())):
         pieces += [("aggregate", learn.aggregate), *(("loss", term) for term in learn.loss)]
     pieces += [("env", t) for t in (stage.tasks, recipe.eval.tasks) if t is not None]
+    tool = _use(stage.rollout.params.get("tool"))
+    pieces += [("tool", Use(**tool))] if isinstance(tool, Mapping) and "use" in tool else []
     for kind, use in pieces:
         found += check_params(kind, use, kind)
     if "policy" not in recipe.models:

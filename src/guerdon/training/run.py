@@ -297,13 +297,16 @@ class Run:
     def evaluate(self, step: int, stage: Running) -> dict[str, Any]:
         """Held-out tasks: passes, reward, gold; the hack monitor; keep-best."""
         spec = self.recipe.eval
-        params = {k: v for k, v in stage.spec.rollout.params.items() if k in ("max_tokens", "stop", "split")}
+        use = stage.spec.rollout
+        own = bool(find("rollout", use.use).about.get("evaluates"))  # a conversation is judged with its tool
+        params = {k: v for k, v in use.params.items() if own or k in ("max_tokens", "stop", "split")}
         params |= {"temperature": spec.temperature} | ({"max_tokens": spec.max_tokens} if spec.max_tokens else {})
         self.context.rng = np.random.default_rng([self.recipe.seed, 2**21])
         self.context.progress = Progress(step, self.total)
         stage.prepare(self.eval_tasks, self)
-        own = replace(self.context, usage={})  # the tokens of an evaluation are not those of training
-        samples = bind("rollout", Use(use="parallel", **params))(self.models["policy"], self.eval_tasks, spec.samples, own)
+        apart = replace(self.context, usage={})  # the tokens of an evaluation are not those of training
+        roll = bind("rollout", Use(use=use.use if own else "parallel", **params))
+        samples = roll(self.models["policy"], self.eval_tasks, spec.samples, apart)
         rewards = self.score(stage.reward, samples, f"{stage.index}/{step}/eval")
         gold = self.score(self.gold, samples, f"{stage.index}/{step}/gold") if self.gold is not None else None
         ok = self.passes(stage, samples, rewards, f"{stage.index}/{step}/eval-correct")
