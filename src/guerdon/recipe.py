@@ -300,7 +300,10 @@ def _sentence(model: type[BaseModel], error: Any) -> str:
     return f"{place}: {error['msg'].removeprefix('Value error, ')} (got {str(error['input'])[:80]!r})."
 
 
-SKIP = {"rollout": 4, "tool": 3, "keep": 3, "select": 3, "credit": 1, "aggregate": 1, "loss": 2, "mix": 1, "env": 0, "backend": 1, "tracker": 0}
+SKIP = {
+    "rollout": 4, "tool": 3, "keep": 3, "select": 3, "credit": 1, "aggregate": 1,
+    "loss": 2, "mix": 1, "env": 0, "backend": 1, "tracker": 0,
+}  # fmt: skip
 """Leading parameters of each contract that the engine fills; the rest are the recipe's."""
 
 
