@@ -84,7 +84,7 @@ def multi_turn(
             room = max_tokens - talk.size
             talk.add(c.ids[:room], c.logprobs[:room])
             talk.version = c.version
-            cut = len(c.ids) > room or (talk.size == max_tokens and c.stop == "length")
+            cut = len(c.ids) > room or (c.stop == "length" and len(c.ids) == room < turn_tokens)
             talk.stop = "end" if c.stop == "end" and not cut else "length" if cut or not len(c.ids) else None
         asking = [talk for talk in live if talk.stop is None]
         asked = [Asked(policy.decode(talk.ids[-1])[0], talk.task, talk.history) for talk in asking]
