@@ -402,9 +402,7 @@ def _problems(recipe: Recipe, stage: Stage) -> list[str]:
             f"kl: credit {credit.name!r} reads outcome rewards only and would ignore a token reward; use the loss term {{use: kl}}."
         )
     if credit and credit.about.get("group") and stage.train.samples == 1:
-        found.append(
-            f"train.samples: credit {credit.name!r} compares the samples of a task with one another, and there is 1; take 2 or more."
-        )
+        found.append(f"train.samples: credit {credit.name!r} compares the samples of a task, and there is 1; take 2 or more.")
     return found
 
 
