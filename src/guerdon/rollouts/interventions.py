@@ -55,6 +55,7 @@ def leaks(step: str, answer: str) -> bool:
 def _plain(text: str) -> str:
     """Lower case, `\\frac{a}{b}` as a/b, without LaTeX commands and braces."""
     text = re.sub(r"\\[dt]?frac\s?\{([^{}]{1,40})\}\s?\{([^{}]{1,40})\}", r"\1/\2", text[:20_000].lower())
+    text = re.sub(r"\\[dt]?frac\s?(\d)\s?(\d)", r"\1/\2", text)
     return re.sub(r"\\[a-z]+|[{}$]", " ", text)
 
 
