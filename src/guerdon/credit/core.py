@@ -53,8 +53,9 @@ def centred(batch: Batch) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     return torch.where(judged, above - group_sum(above, batch) / count.clamp(min=1), 0.0), count * judged
 
 
-def step_rewards(batch: Batch) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"]]:
-    """(values, which of them count): step rewards that were scored, of living rows and of steps in which the policy wrote.
+def step_rewards(batch: Batch) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"], Float[Tensor, "n s"]]:
+    """(values, which of them count, tokens of those that count): step rewards that were scored, of living rows and of steps in which the
+    policy wrote. Tokens are those that it wrote.
 
     s is one column or more, however many steps the batch has. Raises Refused without step rewards.
     """
@@ -65,8 +66,9 @@ def step_rewards(batch: Batch) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"
     scored = torch.from_numpy(grain.scored).to(value.device) & batch.alive[:, None]
     s = max(value.shape[1], int(batch.step_of.max()) + 1 if batch.step_of.numel() else 0, 1)
     value, scored = (F.pad(x, (0, s - x.shape[1])) for x in (value, scored))
-    scored = scored & (per_step(batch.mask.to(value.dtype), batch, s) > 0)
-    return torch.where(scored, value, 0.0), scored
+    tokens = per_step(batch.mask.to(value.dtype), batch, s)
+    scored = scored & (tokens > 0)
+    return torch.where(scored, value, 0.0), scored, torch.where(scored, tokens, 0.0)
 
 
 def per_step(x: Float[Tensor, "n t"], batch: Batch, s: int) -> Float[Tensor, "n s"]:

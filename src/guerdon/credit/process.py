@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from guerdon.credit.core import credit, on_tokens, others_mean, per_step, step_rewards, to_go
+from guerdon.credit.core import credit, on_tokens, others_mean, step_rewards, to_go
 from guerdon.credit.gae import rewards_to_go
 from guerdon.credit.group import rloo
 from guerdon.registry import Refused
@@ -33,9 +33,9 @@ def min_form(
     """
     if temperature <= 0:
         raise Refused(f"min_form(temperature={temperature}): the temperature is above 0; a small one, 0.001, is the plain minimum.")
-    value, scored = step_rewards(batch)
+    value, scored, tokens = step_rewards(batch)
     weight = torch.where(scored, -value / temperature, -torch.inf).softmax(1).nan_to_num()
-    return _returns(batch, torch.where(scored, weight * value, 0.0), scored, baseline, outcome)
+    return _returns(batch, torch.where(scored, weight * value, 0.0), tokens, baseline, outcome)
 
 
 @credit(grains=("outcome", "step", "token"))
@@ -44,21 +44,19 @@ def sum_form(batch: Batch, baseline: Literal["token", "step", "none"] = "token",
 
     Its weakness is known: steps that a reward model likes can be added without end. Source: the comparison in arXiv:2504.15275.
     """
-    value, scored = step_rewards(batch)
-    return _returns(batch, value, scored, baseline, outcome)
+    value, _, tokens = step_rewards(batch)
+    return _returns(batch, value, tokens, baseline, outcome)
 
 
-def _returns(batch: Batch, reward: Tensor, scored: Tensor, baseline: str, outcome: float) -> Float[Tensor, "n t"]:
+def _returns(batch: Batch, reward: Tensor, tokens: Tensor, baseline: str, outcome: float) -> Float[Tensor, "n t"]:
     if baseline not in ("token", "step", "none"):
         raise Refused(f"The baseline of a process credit is token, step or none, not {baseline!r}.")
     if baseline != "none":
-        tokens = per_step(batch.mask.to(reward.dtype), batch, reward.shape[1]) * scored
-        size = tokens if baseline == "token" else scored.to(reward.dtype)
+        size = tokens if baseline == "token" else (tokens > 0).to(reward.dtype)
         reward = reward - others_mean(reward.sum(1), size.sum(1), batch)[:, None] * size
     out = on_tokens(to_go(reward), batch)
     if batch.rewards.outcome is not None:
         out = out + outcome * rloo(batch)
     if batch.rewards.token is not None:
-        tokens = rewards_to_go(replace(batch, rewards=Rewards(token=batch.rewards.token)))
-        out = out + torch.where(batch.alive[:, None], tokens, 0.0)
+        out = out + torch.where(batch.alive[:, None], rewards_to_go(replace(batch, rewards=Rewards(token=batch.rewards.token))), 0.0)
     return out
