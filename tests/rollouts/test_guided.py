@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -160,7 +162,7 @@ GOOD = {**ROWS}
 BAD = {**ROWS, "_aIbIcId": "w"}
 
 
-def intervene(rows, step: str | None = "b", task: Task = TASK, **params):
+def intervene(rows, step: str | None = "b", task: Task = TASK, **params: Any):
     policy = model(**rows)
     if step is not None:
         for prefix, character in (("", step), (step, "<end>")):
@@ -173,7 +175,7 @@ def intervene(rows, step: str | None = "b", task: Task = TASK, **params):
 
 @pytest.mark.parametrize("step", ["b", None])
 def test_an_intervention_is_the_right_steps_and_the_new_one_and_nothing_after_it(step):
-    s = intervene(GOOD, step, **({} if step else {"teacher": None}))
+    s = intervene(GOOD, step) if step else intervene(GOOD, step, teacher=None)
     assert s.text == "a\nb\n"
     assert s.ids.tolist() == [VOCAB.index(c) for c in "a\nb\n"]
     assert s.written.all()

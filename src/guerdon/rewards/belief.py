@@ -17,7 +17,12 @@ from guerdon.samples import Sample, Verdict
 OPENING = "\nThis is enough to answer.\n<answer>{answer}"
 
 
-@reward(batch=True, grain="step")
+def _check(template: str = OPENING, **_: Any) -> None:
+    if template.count("{answer}") != 1 or not template.endswith("{answer}"):
+        raise Refused(f"belief(template={template!r}): the template says {{answer}} once, and ends there.")
+
+
+@reward(batch=True, grain="step", check=_check)
 def belief(
     sample: list[Sample],
     model: Any = "policy",
@@ -34,15 +39,6 @@ def belief(
     belief that is not a number leaves the turns on both sides of it abstained; no gradient flows through it. With credit `igpo`.
     Failed without a reference. Source: arXiv:2510.14967 (IGPO), its released code.
     """
-    if (
-        form not in ("prob", "log_prob")
-        or golds not in ("first", "max")
-        or template.count("{answer}") != 1
-        or not template.endswith("{answer}")
-    ):
-        raise Refused(
-            f"belief(template={template!r}, form={form!r}, golds={golds!r}): the template ends with {{answer}}, and says it once."
-        )
     rows: dict[tuple[bytes, ...], Forced | Verdict] = {}
     keys = [_keys(model, s, template, golds, rows) for s in sample]
     found = dict(zip(rows, logprobs(model, list(rows.values())), strict=True))
