@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -185,3 +188,40 @@ class Credit:
         if len(bad):
             raise Refused(f"The credit {self.piece.name!r} gave sample {int(bad[0])} an advantage that is not a finite number.")
         return advantages * batch.mask
+
+
+class Together:
+    """Scores single samples of many callers in shared calls: those that arrive while one call runs are scored together in the next."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        self.waiting: SimpleQueue[tuple[Sample, Future[Rewards]]] = SimpleQueue()
+        Thread(target=self._run, daemon=True, name="guerdon-scorer").start()
+
+    def submit(self, sample: Sample) -> Future[Rewards]:
+        """The Rewards of this one sample, when they are there; from a coroutine `await asyncio.wrap_future(...)`."""
+        future: Future[Rewards] = Future()
+        self.waiting.put((sample, future))
+        return future
+
+    def _run(self) -> None:
+        while True:
+            several = [self.waiting.get()]
+            while not self.waiting.empty():
+                several.append(self.waiting.get())
+            try:
+                rewards = self.scorer.score([sample for sample, _ in several])
+            except Exception as error:  # handed to who asked
+                for _, future in several:
+                    future.set_exception(error)
+                continue
+            for i, (_, future) in enumerate(several):
+                future.set_result(rewards.rows([i]))
+
+
+def unscored(rewards: Rewards) -> str | None:
+    """Why a single sample has no verdict, beginning with its state; None where it has one."""
+    if rewards.alive[0]:
+        return None
+    state = "failed" if rewards.failed[0] else "abstained"
+    return f"{state}: {rewards.why(0) or 'no reason given'}"
