@@ -40,8 +40,9 @@ def run(piece: registry.Piece, batch: Batch) -> torch.Tensor:
         batch.fields |= {"values/a": batch.fields["values"], "values/b": batch.fields["returns"]}
     for name in needs:
         if name not in batch.fields:
-            shape = batch.ids.shape[:1] if name in PER_SAMPLE else batch.ids.shape
-            batch.fields[name] = torch.from_numpy(rng.normal(size=shape)).to(batch.weights.dtype)
+            n, t = batch.ids.shape  # drawn wide, so that padding changes none of it
+            drawn = rng.normal(size=n) if name in PER_SAMPLE else rng.normal(size=(n, 60))[:, :t]
+            batch.fields[name] = torch.from_numpy(drawn).to(batch.weights.dtype)
     return piece.fn(**params)(batch) if inspect.isclass(piece.fn) else piece.fn(batch, **params)
 
 

@@ -27,3 +27,19 @@ def best_worst(samples: Sequence[Sample], rewards: Rewards, context: Context, ga
             rows.extend(members[(value[members] == low) | (value[members] == high)].tolist())
             pairs.append((int(members[value[members].argmax()]), int(members[value[members].argmin()])))
     return Kept(np.array(sorted(rows), dtype=np.int64), np.ones(len(samples)), np.array(pairs, dtype=np.int64).reshape(-1, 2))
+
+
+@keep(pairs=True)
+def all_pairs(samples: Sequence[Sample], rewards: Rewards, context: Context, gap: float = 0.0) -> Kept:
+    """Every pair of a group's living samples whose rewards differ, by `gap` or more: chosen the higher, rejected the lower. All rows stay.
+
+    With rewards of 0 and 1: each success with each failure. Source: arXiv:2509.19199, its released code.
+    """
+    group, value, alive = np.array([s.group for s in samples]), rewards.total(), rewards.alive
+    pairs: list[tuple[int, int]] = []
+    for g in np.unique(group[alive]):
+        members = np.flatnonzero((group == g) & alive)
+        ahead = value[members][:, None] - value[members]
+        chosen, rejected = np.nonzero((ahead > 0) & (ahead >= gap))
+        pairs += zip(members[chosen].tolist(), members[rejected].tolist(), strict=True)
+    return Kept(np.arange(len(samples)), np.ones(len(samples)), np.array(pairs, dtype=np.int64).reshape(-1, 2))

@@ -23,6 +23,19 @@ def dynamic_sampling(samples: Sequence[Sample], rewards: Rewards, context: Conte
 
 
 @keep
+def accuracy_band(samples: Sequence[Sample], rewards: Rewards, context: Context, low: float = 0.2, high: float = 0.8) -> Kept:
+    """Leaves out groups whose share of passing samples (reward above 0.5), of those that live, is outside [low, high], and dead groups.
+
+    Source: arXiv:2502.01456 (online prompt filter of PRIME).
+    """
+    group, alive = np.array([s.group for s in samples], dtype=np.int64), rewards.alive
+    right = rewards.total() > 0.5
+    shares = {g: right[(group == g) & alive].mean() for g in np.unique(group[alive])}
+    kept = [g for g, share in shares.items() if low <= share <= high]
+    return Kept(np.flatnonzero(np.isin(group, kept)), np.ones(len(samples)))
+
+
+@keep
 def overlong_filter(samples: Sequence[Sample], rewards: Rewards, context: Context) -> Kept:
     """Leaves out answers that ran out of tokens: they count in no baseline either. Stricter than the paper's filter, `overlong_mask`."""
     return Kept(np.flatnonzero([s.stop != "length" for s in samples]), np.ones(len(samples)))

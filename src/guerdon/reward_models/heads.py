@@ -7,6 +7,7 @@ column later. So every row is run with one more token behind it, whose value nob
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from guerdon.spans import to_tokens
 
 if TYPE_CHECKING:
     from guerdon.backends.base import Model
+    from guerdon.samples import Batch
 
 
 def values_after(model: Model, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
@@ -27,6 +29,24 @@ def values_after(model: Model, rows: Sequence[tuple[np.ndarray, np.ndarray]]) ->
     batch = collate(samples, Rewards(Grain.of(np.zeros(len(samples)))))
     found = model.forward(batch, ("values",))[0]["values"].double().cpu().numpy()
     return [values[1 : len(ids) + 1] for values, (_, ids) in zip(found, rows, strict=True)]
+
+
+def one_behind(batch: Batch) -> Batch:
+    """The batch with one more token behind each row, which counts nowhere: there stands what a head says of the row as a whole."""
+    import torch.nn.functional as F
+
+    t = batch.ids.shape[1]
+
+    def wider(x: Any, fill: float = 0) -> Any:
+        return F.pad(x, (0, 1), value=fill)
+
+    return replace(
+        batch,
+        lengths=batch.lengths + 1,
+        **{name: wider(getattr(batch, name)) for name in ("ids", "mask", "advantages", "weights")},
+        **{name: wider(getattr(batch, name), -1) for name in ("step_of", "node_of")},
+        fields={name: wider(x) if x.ndim > 1 and x.shape[1] == t else x for name, x in batch.fields.items()},
+    )
 
 
 def own_tokens(model: Model, sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

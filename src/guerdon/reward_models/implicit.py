@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch.nn.functional as F
 
-from guerdon.losses.core import log_ratio, loss, row_sums, row_weights
+from guerdon.credit.core import per_step
+from guerdon.losses.core import log_ratio, loss, pair_weights, row_sums, row_weights
+from guerdon.losses.preference import pair_metrics
 from guerdon.reward_models.heads import own_tokens
 from guerdon.rewards.core import reward
 from guerdon.rewards.likelihood import NONE, Forced, logprobs, own_ids, too_long
@@ -69,3 +71,21 @@ def implicit_ce(out: dict[str, Tensor], batch: Batch, beta: float = 0.05):
     right, w = batch.outcome.clamp(0, 1), row_weights(batch)
     terms = F.binary_cross_entropy_with_logits(z, right, reduction="none")
     return (w * terms).sum(), {"accuracy": (w * ((z > 0) == (right > 0.5))).sum().detach()}
+
+
+@loss(fields=("logprobs",), unit="pair")
+def trajectory_dpo(out: dict[str, Tensor], batch: Batch, beta: float = 0.05):
+    """sum over pairs of -w log sigmoid(Q(chosen) - Q(rejected)), Q = mean over a row's steps of beta sum_t (log pi - log pi_old).
+
+    pi_old is the policy that wrote the rows, by its sampling log-probabilities. A row without steps is one step; the sum over steps in the
+    place of the mean is `dpo`, which favours neither long nor short answers. For `aggregate: pair_mean` and `keep: all_pairs`. Metrics
+    accuracy and reward_gap. Raises Refused for rows without sampling log-probabilities. Source: arXiv:2509.19199 (its derivation sums over
+    steps, its released code takes their mean and all pairs of a success and a failure).
+    """
+    w = pair_weights(batch)
+    s = max(int(batch.step_of.max()) + 1 if batch.step_of.numel() else 0, 1)
+    counted = (batch.weights != 0).to(batch.weights.dtype)
+    steps = (per_step(counted, batch, s) > 0).sum(1).clamp(min=1)
+    q = beta * row_sums(log_ratio(out["logprobs"], batch.field("logprobs"), batch), batch) / steps
+    d = q[batch.pairs[:, 0]] - q[batch.pairs[:, 1]]
+    return -(w * F.logsigmoid(d)).sum(), pair_metrics(w, d)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from guerdon.losses.core import shared, units
+from guerdon.registry import find
+from guerdon.reward_models.heads import one_behind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +35,8 @@ class Learner:
         calls = shared(self.losses, part)
         if not calls:
             return {}
+        if any(find("loss", call.name).about.get("behind") for call in calls):
+            part = one_behind(part)
         values, usage = self.model.forward_backward(part, calls, self.temperature)
         context.spend("update", usage)
         return {f"{self.name}/{key}": value for key, value in (values | self.model.optim_step(self.lr, self.clip)).items()}

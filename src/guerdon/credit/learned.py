@@ -1,0 +1,145 @@
+"""Credit from models that learn beside the policy, or that say how much of a step's value is theirs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from guerdon.credit.core import credit, group_sum, on_tokens, per_step, step_rewards, to_go
+from guerdon.credit.group import dr_grpo, grpo, rloo
+from guerdon.registry import Refused
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+    from guerdon.samples import Batch
+
+
+@credit(grains=("outcome", "token"), group=True)
+def prime(batch: Batch, process: float = 1.0, outcome: float = 1.0) -> Float[Tensor, "n t"]:
+    """Whitened sum of two returns, each with a leave-one-out baseline of its own: of the token rewards, and of the outcome.
+
+    d = token reward / (largest |sum from a token to the end| of the batch + 1e-6), so that beta of `implicit` drops out; m_i its mean over
+    sample i. Process reward: n / (n - 1) (d - mean of the m of the group's n samples), 1 / (n - 1) times m off, for a sample's own m is in
+    that mean. Return: `process` times its sum from the token onward, plus `outcome` times `rloo`. A = (return - mean) / std over the tokens
+    that count (std with n - 1); alone in its group a sample gets 0 and counts in neither. Raises Refused without token rewards.
+    Source: arXiv:2502.01456, its released code. There `rm_coef: 5` does not enter this estimator, and its port in verl weighs both sources
+    with 5: one to one before whitening, as here.
+    """
+    rewards, live = _token_rewards(batch, "prime")
+    present = live.any(1).to(rewards.dtype)
+    n = group_sum(present, batch)
+    live = live & (n > 1)[:, None]
+    d = rewards / (to_go(rewards).abs().amax() + 1e-6) if rewards.numel() else rewards
+    m = torch.where(live, d, 0.0).sum(1) / live.sum(1).clamp(min=1)
+    factor = (n / (n - 1).clamp(min=1))[:, None]
+    centred = torch.where(live, factor * (d - (group_sum(m, batch) / n.clamp(min=1))[:, None]), 0.0)
+    returns = process * to_go(centred)
+    if batch.rewards.outcome is not None:
+        returns = returns + outcome * rloo(batch)
+    return _whitened(returns, live)
+
+
+@credit(grains=("outcome", "step", "token"), group=True)
+def istar(
+    batch: Batch, alpha: float = 1.0, normaliser: Literal["rloo", "mean", "std"] = "rloo", scale: bool = True, eps: float = 1e-6
+) -> Float[Tensor, "n t"]:
+    """A = A_E + alpha A_S: an answer's advantage in its group, and that of each step among all steps of all answers of the group.
+
+    A step's reward is the sum of its tokens' rewards (`implicit`), or its own. Both are normalised alike: rloo, (r - mean) n / (n - 1);
+    mean, r - mean; std, (r - mean) / (std + eps), std with n - 1; n answers, or n steps. scale: step rewards are first divided by the
+    largest |r| of the batch + 1e-6. One step in a group has A_S 0. Raises Refused without step and token rewards.
+    Source: arXiv:2509.19199. In the released code only the first step of each answer enters the mean; here all do, as the paper says.
+    """
+    known = {"rloo": rloo, "mean": dr_grpo, "std": lambda batch: grpo(batch, eps)}
+    if normaliser not in known:
+        raise Refused(f"istar(normaliser={normaliser!r}): the normaliser is rloo, mean or std.")
+    if batch.rewards.step is not None:
+        r, scored, _ = step_rewards(batch)
+    else:
+        rewards, live = _token_rewards(batch, "istar")
+        s = max(int(batch.step_of.max()) + 1 if batch.step_of.numel() else 0, 1)
+        r, scored = per_step(rewards, batch, s), per_step(live.to(rewards.dtype), batch, s) > 0
+    if scale and r.numel():
+        r = r / (r.abs().amax() + 1e-6)
+    count = group_sum(scored.sum(1).to(r.dtype), batch)[:, None]
+    above = torch.where(scored, r - _lowest(r, scored, batch)[:, None], 0.0)  # equal rewards are then exactly 0
+    above = torch.where(scored, above - group_sum(above.sum(1), batch)[:, None] / count.clamp(min=1), 0.0)
+    if normaliser == "rloo":
+        above = above * count / (count - 1).clamp(min=1)
+    elif normaliser == "std":
+        above = above / ((group_sum((above**2).sum(1), batch)[:, None] / (count - 1).clamp(min=1)).sqrt() + eps)
+    steps = alpha * on_tokens(above, batch)
+    return steps if batch.rewards.outcome is None else known[normaliser](batch) + steps
+
+
+@credit(needs=("values/token_rm",), group=True)
+def oreal(batch: Batch, threshold: float = 0.5) -> Float[Tensor, "n t"]:
+    """A_t = rloo times how sure the token reward model is by then: clip((p_t - h) / (1 - h), 0, 1) where rloo > 0, else of 1 - p_t.
+
+    p_t = sigmoid(mean of g_u over the written tokens u <= t), g = `values/token_rm`, the head of the model `token_rm`, which `mean_ce`
+    trains. g of a token is the value of the state that it was drawn in, before it is known, as in the release. h = `threshold`: a model
+    that has learned nothing gives 0, so let it learn first (a stage with train.lr 0). For the loss `oreal`. Source: arXiv:2502.06781.
+    """
+    if not 0 <= threshold < 1:
+        raise Refused(f"oreal(threshold={threshold}): a threshold of a probability is at least 0 and below 1.")
+    g = torch.where(batch.mask, batch.field("values/token_rm").to(batch.weights.dtype), 0.0)
+    right = (g.cumsum(1) / batch.mask.cumsum(1).clamp(min=1)).sigmoid()
+    advantages = rloo(batch)
+    sure = torch.where(advantages > 0, right, 1 - right)
+    return advantages * ((sure - threshold) / (1 - threshold)).clamp(0, 1)
+
+
+@credit(needs=("values",), grains=("step",))
+def step_gae(batch: Batch, gamma: float = 1.0, lam: float = 0.95) -> Float[Tensor, "n t"]:
+    """GAE with steps for time: A_k = sum over l of (gamma lam)^l d_(k+l), d_k = r_k + gamma V_(k+1) - V_k, on every token of step k.
+
+    r_k is the step's reward, V_k the critic's value at its first written token, V = 0 behind the last step. An outcome reward does not
+    enter: for step rewards that share it out (`prm` of a model that `sum_regression` trains). Steps in which the policy wrote nothing are
+    no time; an unscored step has r = 0. gamma 0 takes each step for itself, as the release does.
+    Source: arXiv:1506.02438; arXiv:2505.20732 (step-level PPO of attributed progress).
+    """
+    r = step_rewards(batch)[0]
+    column = torch.arange(batch.ids.shape[1], device=r.device).expand(batch.ids.shape)
+    inside = batch.mask & (batch.step_of >= 0) & batch.alive[:, None]
+    first = torch.full(r.shape, batch.ids.shape[1], dtype=torch.long, device=r.device)
+    first.scatter_reduce_(1, batch.step_of.clamp(min=0), torch.where(inside, column, batch.ids.shape[1]), "amin")
+    there = first < batch.ids.shape[1]
+    values = torch.where(there, batch.field("values").to(r.dtype).gather(1, first.clamp(max=batch.ids.shape[1] - 1)), 0.0)
+    out, onward, following = torch.zeros_like(r), r.new_zeros(len(r)), r.new_zeros(len(r))
+    for k in range(r.shape[1] - 1, -1, -1):
+        new = r[:, k] + gamma * following - values[:, k] + gamma * lam * onward
+        out[:, k] = onward = torch.where(there[:, k], new, onward)
+        following = torch.where(there[:, k], values[:, k], following)
+    return on_tokens(torch.where(there, out, 0.0), batch)
+
+
+def _token_rewards(batch: Batch, name: str) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"]]:
+    """(token rewards, 0 where none was scored; the tokens that count): of living rows, that the policy wrote."""
+    grain = batch.rewards.token
+    if grain is None:
+        raise Refused(f"The credit {name!r} needs token rewards, and the recipe's reward gives none; add `implicit(model='prm')`.")
+    live = batch.mask & batch.alive[:, None]
+    value = torch.zeros_like(batch.weights)
+    width = min(value.shape[1], grain.value.shape[1])
+    value[:, :width] = torch.from_numpy(grain.value[:, :width]).to(value)
+    return torch.where(live, value, 0.0), live
+
+
+def _lowest(r: Float[Tensor, "n s"], scored: Bool[Tensor, "n s"], batch: Batch) -> Float[Tensor, " n"]:
+    """For each sample the lowest step reward of its group; infinite where there is none."""
+    groups = int(batch.group.max()) + 1 if len(batch) else 0
+    low = torch.full((groups,), torch.inf, dtype=r.dtype, device=r.device)
+    return low.scatter_reduce_(0, batch.group, torch.where(scored, r, torch.inf).amin(1), "amin")[batch.group]
+
+
+def _whitened(x: Float[Tensor, "n t"], live: Bool[Tensor, "n t"]) -> Float[Tensor, "n t"]:
+    """(x - mean) / sqrt(variance + 1e-8) over the tokens that count; 0 elsewhere, and exactly 0 where they are all equal."""
+    count = int(live.sum())
+    if count < 2:
+        return torch.zeros_like(x)
+    above = torch.where(live, x - torch.where(live, x, torch.inf).amin(), 0.0)
+    centre = torch.where(live, above - above.sum() / count, 0.0)
+    return centre * ((centre**2).sum() / (count - 1) + 1e-8).rsqrt()
