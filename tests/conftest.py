@@ -80,6 +80,8 @@ def awkward():
         for name in ("ref_logprobs", "values", "returns"):
             x = rng.normal(size=shape) if name != "ref_logprobs" else -rng.exponential(1.0, shape)
             batch.fields[name] = torch.from_numpy(x).to(dtype)
+        entropy = np.random.default_rng([seed, 1]).exponential(1.0, shape)  # of its own, so that the other draws stay as they were
+        batch.fields["entropy"] = torch.from_numpy(entropy).to(dtype)
         expert = torch.from_numpy(rng.random(n) < 0.3) & ~(batch.weights > 0).any(1)
         batch.fields["logprobs"][expert & ~batch.alive] = torch.nan  # rows of files have none; these count nowhere
         if n > 2:
