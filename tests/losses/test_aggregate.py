@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from guerdon.losses import constant, sequence_mean, token_mean
+from guerdon.losses import constant, per_node, sequence_mean, token_mean
 from guerdon.samples import Batch, Grain, Rewards, Sample, State, Task, collate
 
 seeds = st.integers(0, 2**32 - 1)
@@ -68,3 +68,20 @@ def test_by_hand_with_a_failed_row_a_weightless_row_and_a_tool():
     torch.testing.assert_close(constant(batch, 10)[:2].tolist(), [[0.05] * 3, [0.05, 0.0, 0.05]])
     for aggregate in (token_mean, sequence_mean, lambda b: constant(b, 10)):
         assert not aggregate(batch)[2:].any()
+
+
+@given(seed=seeds)
+def test_per_node_gives_the_distinct_tokens_of_a_group_one_weight_between_them(awkward, seed):
+    batch = awkward(seed)
+    batch.weights = (batch.weights > 0).double()
+    trained = [i for i in range(len(batch)) if row_weight(batch, i)]
+    at: dict[tuple, list[tuple[int, int]]] = {}
+    for i in trained:
+        for t in range(int(batch.lengths[i])):
+            at.setdefault((int(batch.group[i]), *batch.ids[i, : t + 1].tolist()), []).append((i, t))
+    expected = torch.zeros_like(batch.weights)
+    for places in at.values():
+        for i, t in places:
+            expected[i, t] = float(batch.weights[i, t]) / len(places)
+    torch.testing.assert_close(per_node(batch), expected / max(float(expected.sum()), 1e-12), rtol=1e-9, atol=1e-12)
+    assert bool((batch.weights > 0).any()) == bool((per_node(batch) > 0).any())

@@ -2,6 +2,7 @@
 
 from guerdon.losses.aggregate import constant as constant
 from guerdon.losses.aggregate import pair_mean as pair_mean
+from guerdon.losses.aggregate import per_node as per_node
 from guerdon.losses.aggregate import per_source as per_source
 from guerdon.losses.aggregate import row_mean as row_mean
 from guerdon.losses.aggregate import sequence_mean as sequence_mean

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from pydantic import PositiveInt
 
+from guerdon.credit.tree import entered
 from guerdon.registry import registrar
 
 if TYPE_CHECKING:
@@ -54,6 +55,22 @@ def per_source(batch: Batch) -> Float[Tensor, "n t"]:
     expert = batch.field("expert")[:, None] > 0
     theirs, own = (torch.where(rows, batch.weights, 0.0).sum().clamp(min=1e-12) for rows in (expert, ~expert))
     return batch.weights / torch.where(expert, theirs, own)
+
+
+@aggregate
+def per_node(batch: Batch) -> Float[Tensor, "n t"]:
+    """w / (rows that train the token's node), over the sum of these: `token_mean` over the distinct tokens of each group's tree.
+
+    A token that several rows of a group share, in a tree or a thought that was cut at several places, counts once, at the mean of what its
+    rows make of it. Rows of weight 0 are not counted. Source: arXiv:2506.11902 divides by the root of that number.
+    """
+    row, at = entered(batch)
+    trains = (batch.weights.amax(1) > 0).to(batch.weights.dtype)
+    rows = batch.weights.new_zeros(len(batch.tree)).index_add_(0, batch.node_of[row, at], trains[row])
+    once = (
+        torch.where(batch.weights > 0, batch.weights / rows.clamp(min=1)[batch.node_of.clamp(min=0)], 0.0) if len(rows) else batch.weights
+    )
+    return once / once.sum().clamp(min=1e-12)
 
 
 @aggregate
