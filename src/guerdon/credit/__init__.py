@@ -17,6 +17,9 @@ from guerdon.credit.learned import istar as istar
 from guerdon.credit.learned import oreal as oreal
 from guerdon.credit.learned import prime as prime
 from guerdon.credit.learned import step_gae as step_gae
+from guerdon.credit.pairwise import brpo as brpo
+from guerdon.credit.pairwise import kto_point as kto_point
+from guerdon.credit.pairwise import pairwise as pairwise
 from guerdon.credit.parts import constrained as constrained
 from guerdon.credit.parts import critic_view as critic_view
 from guerdon.credit.parts import factor_of as factor_of

@@ -5,6 +5,8 @@ from guerdon.curation.core import select as select
 from guerdon.curation.links import linked as linked
 from guerdon.curation.pairs import all_pairs as all_pairs
 from guerdon.curation.pairs import best_worst as best_worst
+from guerdon.curation.pairs import fair_reference as fair_reference
+from guerdon.curation.pairs import margin_pairs as margin_pairs
 from guerdon.curation.process import prof as prof
 from guerdon.curation.rows import accuracy_band as accuracy_band
 from guerdon.curation.rows import dynamic_sampling as dynamic_sampling

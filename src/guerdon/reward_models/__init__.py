@@ -1,5 +1,6 @@
 """Learned rewards."""
 
+from guerdon.reward_models.contrastive import contrastive as contrastive
 from guerdon.reward_models.heads import orm as orm
 from guerdon.reward_models.heads import prm as prm
 from guerdon.reward_models.implicit import implicit as implicit
