@@ -161,7 +161,8 @@ class Model(Protocol):
         self, batch: Batch, loss: LossCall | Sequence[LossCall], temperature: float = 1.0
     ) -> tuple[dict[str, float], Usage]:
         """Adds the gradient of the loss's sum over the batch, split into micro-batches along `unit`; several losses add up, from one
-        forward pass. Metrics are sums over the batch; `loss` among them."""
+        forward pass. Metrics are sums over the batch; `loss` among them. A loss that needs the capability `embeds` finds a
+        `backends.embeds.Embeds` in its outputs."""
         ...
 
     def optim_step(self, lr: float, clip: float | None = 1.0, weight_decay: float = 0.0) -> dict[str, float]:
@@ -169,6 +170,19 @@ class Model(Protocol):
 
         Raises Broke, and takes no step, where the gradient is not finite.
         """
+        ...
+
+    def grad_keep(self, name: str) -> None:
+        """Moves the gradient added since the last step into the buffer `name`, over what it held; needs the capability `grad_dot`, as do
+        the two that follow. Buffers outlive steps, but are in no checkpoint. Raises Refused for a model that is not trainable."""
+        ...
+
+    def grad_add(self, name: str, factor: float = 1.0) -> None:
+        """Adds `factor` times a buffer, which stays, to the gradient of the next step. Raises Refused for an unknown one."""
+        ...
+
+    def grad_dot(self, a: str, b: str) -> float:
+        """The inner product of two buffers, over all that the optimiser moves. Raises Refused for an unknown one."""
         ...
 
     def save(self, path: Path) -> None:

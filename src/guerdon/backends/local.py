@@ -11,7 +11,7 @@ from guerdon.backends.base import backend
 if TYPE_CHECKING:
     from guerdon.backends.torch_model import TorchModel
 
-CAPABILITIES = frozenset({"entropy", "values", "logits", "hidden", "prefix_cache", "average", "full", "lora"})
+CAPABILITIES = frozenset({"entropy", "values", "logits", "hidden", "prefix_cache", "average", "embeds", "grad_dot", "full", "lora"})
 
 
 @backend(capabilities=CAPABILITIES)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from guerdon.backends.base import Completion, LossCall, Model, SamplingParams, Usage, backend, loss_calls, loss_needs, require, total_loss
 from guerdon.backends.checkpoint import existing, replacing
+from guerdon.backends.gradients import Gradients
 from guerdon.backends.refuse import check
 from guerdon.registry import Broke, Refused, find
 from guerdon.samples import Batch, Prompt
@@ -46,7 +47,7 @@ class Start:
         return np.array(self.bias) + self.spread * noise
 
 
-CAPABILITIES = frozenset(["entropy", "logits", "values", "full", "average"])
+CAPABILITIES = frozenset(["entropy", "logits", "values", "full", "average", "grad_dot"])
 
 
 @backend(capabilities=CAPABILITIES)
@@ -114,6 +115,7 @@ class Tabular:
         for table in self.tables.values():
             table.requires_grad_(trainable)
         self.optimizer = torch.optim.AdamW(list(self.tables.values()), lr=0.0)
+        self.gradients = Gradients(lambda: self.tables)
 
     def encode(self, prompt: Prompt) -> np.ndarray:
         text = prompt if isinstance(prompt, str) else "\n".join(f"{message.get('role')}: {_text(message)}" for message in prompt)
@@ -282,6 +284,16 @@ class Tabular:
         self.optimizer.zero_grad()
         self.version += 1
         return {"grad_norm": float(norm)}
+
+    def grad_keep(self, name: str) -> None:
+        self._train("grad_keep")
+        self.gradients.keep(name)
+
+    def grad_add(self, name: str, factor: float = 1.0) -> None:
+        self.gradients.add(name, factor)
+
+    def grad_dot(self, a: str, b: str) -> float:
+        return self.gradients.dot(a, b)
 
     def save(self, path: Path) -> None:
         from safetensors.torch import save_file

@@ -17,6 +17,8 @@ from torch import nn
 from guerdon.backends import prefix, sampling, trie
 from guerdon.backends.base import Completion, LossCall, Model, SamplingParams, Usage, loss_calls, loss_needs, total_loss
 from guerdon.backends.checkpoint import existing, replacing
+from guerdon.backends.embeds import Embeds
+from guerdon.backends.gradients import Gradients
 from guerdon.backends.resolve import cache_floats, end_ids, exact_norms, load_pretrained, lora, positions_in_memory, quiet
 from guerdon.backends.softmax import projection, token_logprobs
 from guerdon.backends.tokens import Stops, Tokens
@@ -91,7 +93,8 @@ class TorchModel:
         self.losses: dict[str, Any] = {}
         self.optimizer: torch.optim.AdamW | None = None
         self._stops: dict[tuple[str, ...], Stops] = {}
-        offered = {"entropy", "logits", "hidden", "average", "lora" if adapter is not None else "full"}
+        self.gradients = Gradients(self._moved)
+        offered = {"entropy", "logits", "hidden", "average", "embeds", "grad_dot", "lora" if adapter is not None else "full"}
         self.capabilities = frozenset(offered | ({"values"} if head else set()) | ({"prefix_cache"} if self.sharing else set()))
         if not isinstance(path, tuple) and (Path(path) / "head.safetensors").exists() and self.head is not None:
             self._load_tensors(Path(path) / "head.safetensors", self.head.state_dict())
@@ -172,9 +175,10 @@ class TorchModel:
         if not self.trainable:
             raise Refused("This model was opened with trainable=False, so it cannot be trained.")
         calls = loss_calls(loss)
-        needs = loss_needs(calls)
+        wanted = loss_needs(calls)
+        needs = [name for name in wanted if name != "embeds"]
         for call in calls:
-            self._check_want(find("loss", call.name).needs, f"the loss {call.name!r}")
+            self._check_want([name for name in find("loss", call.name).needs if name != "embeds"], f"the loss {call.name!r}")
         for call in calls:
             self._own(call.name)
         if len(batch) == 0:
@@ -184,7 +188,11 @@ class TorchModel:
         for part in parts:
             small, _ = self._micro(batch, part)
             with self.cast():
-                value, metrics = total_loss(calls, self._outputs(small, needs, temperature, part.trie), small, self.losses)
+                out: dict[str, Any] = self._outputs(small, needs, temperature, part.trie)
+                further = Embeds(self.causal, self.project, self.vocabulary, temperature, small)
+                out |= {"embeds": further} if "embeds" in wanted else {}
+                value, metrics = total_loss(calls, out, small, self.losses)
+            used += further.usage
             if value.requires_grad:
                 value.backward()
             for name, number in metrics.items():
@@ -209,6 +217,17 @@ class TorchModel:
         optimizer.zero_grad(set_to_none=True)
         self.version += 1
         return {"grad_norm": float(norm)}
+
+    def grad_keep(self, name: str) -> None:
+        if not self.trainable:
+            raise Refused("This model was opened with trainable=False, so it has no gradient to keep.")
+        self.gradients.keep(name)
+
+    def grad_add(self, name: str, factor: float = 1.0) -> None:
+        self.gradients.add(name, factor)
+
+    def grad_dot(self, a: str, b: str) -> float:
+        return self.gradients.dot(a, b)
 
     def save(self, path: Path) -> None:
         """A folder that transformers (with an adapter: peft) opens, with the head, the losses' parameters and the optimiser beside.
@@ -272,6 +291,11 @@ class TorchModel:
     def _weights(self) -> dict[str, Tensor]:
         weights: dict[str, Tensor] = dict(self.causal.named_parameters())
         return weights | ({f"head.{k}": p for k, p in self.head.named_parameters()} if self.head is not None else {})
+
+    def _moved(self) -> dict[str, Tensor]:
+        """What the optimiser moves, by name."""
+        own = {f"{name}/{i}": p for name, loss in self.losses.items() for i, p in enumerate(loss.parameters())}
+        return {name: p for name, p in self._weights().items() if p.requires_grad} | own
 
     def _merged(self) -> dict[str, Tensor]:
         """The weights by the names they have without an adapter, with what the adapter adds."""
