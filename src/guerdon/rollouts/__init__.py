@@ -9,4 +9,6 @@ from guerdon.rollouts.interventions import corrected as corrected
 from guerdon.rollouts.interventions import interventions as interventions
 from guerdon.rollouts.mixed import mixed as mixed
 from guerdon.rollouts.parallel import parallel as parallel
+from guerdon.rollouts.serial import serial_exits as serial_exits
+from guerdon.rollouts.tree import tree as tree
 from guerdon.rollouts.turns import multi_turn as multi_turn

@@ -9,9 +9,9 @@ import numpy as np
 
 from guerdon.backends.base import Model, SamplingParams
 from guerdon.registry import Refused
-from guerdon.rollouts.core import rollout
+from guerdon.rollouts.core import completed, plain_ids, rollout, seed_of
 from guerdon.samples import Context, Sample, Task
-from guerdon.spans import Split, mark
+from guerdon.spans import Split
 
 
 @rollout(fills=("budget",))
@@ -30,10 +30,9 @@ def budgets(
         raise Refused(f"budgets(budgets={list(budgets)}): give one or more different numbers of tokens, each 1 or more.")
     if "{budget}" not in hint:
         raise Refused(f"budgets(hint={hint!r}): the hint must say {{budget}} where the number of tokens goes.")
-    seed = int(context.rng.integers(2**31)) if context.rng is not None else 0
+    seed = seed_of(context)
     prompts = [policy.encode(task.prompt) for task in tasks]
-    end = len(policy.encode_answer(""))
-    hints = {b: ids[: len(ids) - end] for b in budgets for ids in [policy.encode_answer(hint.replace("{budget}", str(b)))]}
+    hints = {b: plain_ids(policy, hint.replace("{budget}", str(b))) for b in budgets}
     shares = Counter(budgets[j * len(budgets) // n] for j in range(n))
     found: dict[tuple[int, int], list[Sample]] = {}
     for round, size in enumerate(sorted(set(shares.values()))):
@@ -43,14 +42,8 @@ def budgets(
         completions, usage = policy.sample(prefixes, size, params)
         context.spend("rollouts", usage)
         for (i, b), several in zip(asked, completions, strict=True):
-            silent = len(hints[b])
             for c in several:
-                ids = np.concatenate([hints[b], c.ids])
-                text, offsets = policy.decode(ids)
-                written = np.arange(len(ids)) >= silent
-                logprobs = np.concatenate([np.full(silent, np.nan), c.logprobs])
-                sample = Sample(tasks[i], text, prompts[i], ids, offsets, written, logprobs, c.version, group=i, stop=c.stop)
+                sample = completed(policy, tasks[i], i, prompts[i], [(hints[b], None), (c.ids, c.logprobs)], c.stop, c.version, split)
                 sample.meta["budget"] = b
-                mark(sample, split)
                 found.setdefault((i, b), []).append(sample)
     return [sample for i in range(len(tasks)) for b in budgets for sample in found.get((i, b), ())]

@@ -8,8 +8,7 @@ import numpy as np
 
 from guerdon.backends.base import Model, SamplingParams
 from guerdon.registry import Refused, nearest
-from guerdon.rollouts.core import rollout
-from guerdon.rollouts.turns import plain_ids
+from guerdon.rollouts.core import plain_ids, rollout
 from guerdon.samples import Context, Sample, Span, Task
 from guerdon.spans import Split, mark
 

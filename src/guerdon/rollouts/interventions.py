@@ -11,10 +11,9 @@ import numpy as np
 
 from guerdon.backends.base import Model, SamplingParams
 from guerdon.registry import Refused, nearest
-from guerdon.rollouts.core import rollout
+from guerdon.rollouts.core import plain_ids, rollout
 from guerdon.rollouts.guided import mark_guide
 from guerdon.rollouts.parallel import parallel
-from guerdon.rollouts.turns import plain_ids
 from guerdon.samples import Context, Rewards, Sample, Task
 from guerdon.spans import Split, mark
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from guerdon.backends.base import Model, SamplingParams
-from guerdon.rollouts.core import rollout
+from guerdon.rollouts.core import completed, rollout, seed_of
 from guerdon.samples import Context, Sample, Task
-from guerdon.spans import Split, mark
+from guerdon.spans import Split
 
 
 @rollout
@@ -18,18 +16,12 @@ def parallel(
     top_k: int = 0, stop: Sequence[str] = (), split: Split = "lines",
 ) -> list[Sample]:  # fmt: skip
     """n answers a task in one call of the backend. The seed comes from `context.rng`; groups are numbered by task, from 0."""
-    seed = int(context.rng.integers(2**31)) if context.rng is not None else 0
-    params = SamplingParams(max_tokens, temperature, top_p, top_k, tuple(stop), seed)
+    params = SamplingParams(max_tokens, temperature, top_p, top_k, tuple(stop), seed_of(context))
     prefixes = [policy.encode(task.prompt) for task in tasks]
     completions, usage = policy.sample(prefixes, n, params)
     context.spend("rollouts", usage)
-    samples = []
-    for group, (task, prompt, several) in enumerate(zip(tasks, prefixes, completions, strict=True)):
-        for c in several:
-            text, offsets = policy.decode(c.ids)
-            sample = Sample(
-                task, text, prompt, c.ids, offsets, np.ones(len(c.ids), dtype=bool), c.logprobs, c.version, group=group, stop=c.stop
-            )
-            mark(sample, split)
-            samples.append(sample)
-    return samples
+    return [
+        completed(policy, task, group, prompt, [(c.ids, c.logprobs)], c.stop, c.version, split)
+        for group, (task, prompt, several) in enumerate(zip(tasks, prefixes, completions, strict=True))
+        for c in several
+    ]

@@ -12,7 +12,7 @@ import numpy as np
 from guerdon.backends.base import Model, SamplingParams
 from guerdon.envs.tools import Asked, Turn, ask
 from guerdon.registry import Refused, find
-from guerdon.rollouts.core import rollout
+from guerdon.rollouts.core import plain_ids, rollout
 from guerdon.samples import Context, Sample, Span, Task
 from guerdon.spans import Split, mark
 from guerdon.workers import shared
@@ -101,11 +101,6 @@ def multi_turn(
             talk.stop = "tool" if reply.done else "length" if full else None
         live = [talk for talk in live if talk.stop is None]
     return [_sample(policy, talk, split) for talk in talks]
-
-
-def plain_ids(policy: Model, text: str) -> np.ndarray:
-    ids = policy.encode_answer(text)
-    return ids[: len(ids) - len(policy.encode_answer(""))]
 
 
 def _sample(policy: Model, talk: _Talk, split: Split) -> Sample:
