@@ -17,11 +17,15 @@ from hypothesis import assume, given, settings
 import guerdon.losses  # noqa: F401 - fills the registry
 from guerdon import registry
 from guerdon.reward_models.heads import one_behind
-from guerdon.samples import Batch
+from guerdon.samples import Batch, Grain, State
 
 seeds = st.integers(0, 2**32 - 1)
-PARAMETERS: dict[str, dict[str, object]] = {"constant": {"tokens": 16}}
-"""Values of parameters without a default, by name."""
+PARAMETERS: dict[str, dict[str, object]] = {
+    "constant": {"tokens": 16},
+    "trajectory_balance": {"floor": 0.1},
+    "vargrad": {"floor": 0.1},
+}
+"""Values of parameters without a default, or that these batches ask for, by name."""
 PER_SAMPLE = frozenset(["margin"])
 """Fields of shape (n,); the others are (n, t)."""
 
@@ -55,10 +59,11 @@ both = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def bound(piece: registry.Piece, skip: int) -> Callable:
     """The piece as (leading arguments) -> result, its own parameters filled."""
     params = PARAMETERS.get(piece.name, {})
-    own = list(inspect.signature(piece.fn).parameters.values())[0 if inspect.isclass(piece.fn) else skip :]
+    fn = piece.fn() if inspect.isclass(piece.fn) else piece.fn  # a class is made without arguments and gets them with each call
+    own = list(inspect.signature(fn).parameters.values())[skip:]
     missing = [p.name for p in own if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in params]
     assert not missing, f"{piece.kind} {piece.name!r} ({piece.where}) needs {missing}: give them values in PARAMETERS of this file."
-    return piece.fn(**params) if inspect.isclass(piece.fn) else lambda *given: piece.fn(*given, **params)
+    return lambda *given: fn(*given, **params)
 
 
 class Toy:
@@ -126,6 +131,9 @@ def filled(batch: Batch, piece: registry.Piece) -> Batch:
             n, t = batch.ids.shape
             made = rng.normal(size=n) if name in PER_SAMPLE else rng.normal(size=(n, 32))[:, :t]  # the same, however much padding
             batch.fields[name] = torch.from_numpy(made).to(batch.weights.dtype)
+    if "token" in piece.about.get("grains", ()):
+        values = np.sin(np.arange(batch.ids.shape[1]) + batch.lengths[:, None].numpy()) * batch.mask.numpy()
+        batch.rewards = replace(batch.rewards, token=Grain.of(values, np.where(batch.mask, State.SCORED, State.ABSTAINED)))
     unit = piece.about.get("unit")
     if unit == "group":
         batch.unit = batch.group

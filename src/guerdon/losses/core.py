@@ -26,7 +26,8 @@ loss = registrar("loss")
 
 needs: outputs of the backend beside `logprobs`. fields: batch fields it reads. vanishes: tokens of advantage 0 add nothing to its gradient,
 so that rows of nothing else may be left out of the passes. unit: what it sees at once and no micro-batch may split, a `pair` of
-`batch.pairs` (its recipe takes `aggregate: pair_mean` and a `keep` that makes pairs) or a `group`; a row unless stated.
+`batch.pairs` (its recipe takes `aggregate: pair_mean` and a `keep` that makes pairs) or a `group`; a row unless stated. over: what its metrics are sums over, `token` unless stated, `row`, or `pair` where that is
+the unit; they are divided by the sum of the weights of these.
 """
 
 
@@ -92,5 +93,14 @@ def units(batch: Batch, names: Sequence[str]) -> Int[Tensor, " n"]:
 
 def shared(calls: Sequence[LossCall], batch: Batch) -> list[LossCall]:
     """The terms that have rows in this optimiser batch, each knowing the sum of their weights, by which its metrics are divided."""
-    known = [replace(call, share=float(call.rows(batch).weights.sum())) for call in calls]
-    return [call for call in known if call.share]
+    known = [(call, call.rows(batch)) for call in calls]
+    return [replace(call, share=float(_total(call.name, part)) or 1.0) for call, part in known if bool(part.weights.any())]
+
+
+def _total(name: str, batch: Batch) -> Tensor:
+    """The sum of the weights of what this loss's metrics are sums over: of tokens, rows or pairs."""
+    about = find("loss", name).about
+    over = about.get("over", "pair" if about.get("unit") == "pair" else "token")
+    if over == "token":
+        return batch.weights.sum()
+    return row_weights(batch).sum() if over == "row" else row_weights(batch)[batch.pairs].amin(1).sum()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from guerdon.samples import Batch
 
 
-@loss(needs=("values",))
+@loss(needs=("values",), over="row")
 def mean_ce(out: dict[str, Tensor], batch: Batch):
     """sum over rows of -w [o log s + (1 - o) log (1 - s)], s = sigmoid(mean of V over the row's tokens), o the outcome held to [0, 1].
 
@@ -29,7 +29,7 @@ def mean_ce(out: dict[str, Tensor], batch: Batch):
     return (w * terms).sum(), {"accuracy": (w * ((z > 0) == (right > 0.5))).sum().detach()}
 
 
-@loss(needs=("values",), behind=True)
+@loss(needs=("values",), over="row", behind=True)
 def sum_regression(out: dict[str, Tensor], batch: Batch, of: str | None = None):
     """sum over rows of w (sum over steps k of c_k - R)^2: c_k, the value after the last token of step k, learns its share of the result.
 
