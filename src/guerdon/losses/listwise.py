@@ -38,10 +38,9 @@ def tpo(out: dict[str, Tensor], batch: Batch, beta: float = 0.1, ranks: Ranks = 
     Source: arXiv:2410.12854; its released code has l = 1, keeps ties, and minimises -log sigmoid(beta loss), which raises the loss.
     """
     g, has = step_means(log_ratio(out["logprobs"], batch.field("ref_logprobs"), batch)[..., None], batch)
-    with torch.no_grad():
-        e, _ = step_means(out["hidden"].to(g.dtype), batch)
-        best = best_of_group(batch, torch.where(batch.weights != 0, out["logprobs"], 0.0).sum(1))
-        w = (1 + F.cosine_similarity(e, e[best], dim=-1)).clamp(min=0) * (has & has[best])
+    e, _ = step_means(out["hidden"].detach().to(g.dtype), batch)
+    best = best_of_group(batch, torch.where(batch.weights != 0, out["logprobs"].detach(), 0.0).sum(1))
+    w = (1 + F.cosine_similarity(e, e[best], dim=-1)).clamp(min=0) * (has & has[best])
     return _ranked(g[..., 0], w, batch, beta, ranks)
 
 
