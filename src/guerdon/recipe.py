@@ -314,8 +314,9 @@ def check_params(kind: str, use: Use, where: str) -> list[str]:
     except Refused as error:
         return [f"{where}: {error}"]
     is_class = inspect.isclass(piece.fn)
-    signature = inspect.signature(piece.fn.__init__ if is_class else piece.fn)
-    own = list(signature.parameters.values())[1 if is_class else SKIP[kind] :]
+    called = piece.fn.__call__ if is_class and kind == "loss" else piece.fn.__init__ if is_class else piece.fn
+    skip = SKIP[kind] + 1 if is_class and kind == "loss" else 1 if is_class else SKIP[kind]  # a class of a loss is made without arguments
+    own = list(inspect.signature(called).parameters.values())[skip:]
     if any(p.kind is p.VAR_KEYWORD for p in own):
         return []
     known = {p.name: p for p in own}
@@ -324,7 +325,7 @@ def check_params(kind: str, use: Use, where: str) -> list[str]:
         if name not in known:
             problems.append(f"{where}: {kind} {use.use!r} has no parameter {name!r}{nearest(name, known)}")
             continue
-        if why := type_problem(piece.fn.__init__ if is_class else piece.fn, name, value):
+        if why := type_problem(called, name, value):
             problems.append(f"{where}: {use.use}.{name} = {value!r}: {why}.")
     missing = [p.name for p in own if p.default is p.empty and p.name not in use.params]
     return problems + [f"{where}: {kind} {use.use!r} needs the parameter {name!r}." for name in missing]
@@ -412,6 +413,10 @@ def _loss_problems(stage: Stage) -> list[str]:
     of = {term.of for term in stage.loss}
     if stage.mix is not None and not {"policy", "expert"} <= of:
         found.append("mix: it weighs loss terms `of: policy` against terms `of: expert`; mark at least one term with each.")
+    for term in stage.loss:
+        wanted = find("loss", term.use).about.get("credit")
+        if wanted and (stage.credit is None or stage.credit.use != wanted):
+            found.append(f"loss {term.use!r} reads what the credit {wanted!r} gives; write `credit: {wanted}`.")
     pairs = [term.use for term in stage.loss if find("loss", term.use).about.get("unit") == "pair"]
     if pairs and stage.aggregate.use != "pair_mean":
         found.append(f"loss {pairs[0]!r} is a mean over pairs; write `aggregate: pair_mean`, not {stage.aggregate.use!r}.")

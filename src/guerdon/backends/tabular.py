@@ -257,6 +257,8 @@ class Tabular:
         calls = loss_calls(loss)
         for call in calls:
             self._check(f"The loss {call.name!r}", find("loss", call.name).needs)
+            if isinstance(find("loss", call.name).fn, type):
+                raise Refused(f"The loss {call.name!r} has parameters of its own, which the tabular backend does not train; use `local`.")
         self._train("forward_backward")
 
         def train(keys: Sequence[bytes]) -> dict[str, Tensor]:

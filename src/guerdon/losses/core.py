@@ -26,7 +26,8 @@ loss = registrar("loss")
 
 needs: outputs of the backend beside `logprobs`. fields: batch fields it reads. vanishes: tokens of advantage 0 add nothing to its gradient,
 so that rows of nothing else may be left out of the passes. unit: what it sees at once and no micro-batch may split, a `pair` of
-`batch.pairs` (its recipe takes `aggregate: pair_mean` and a `keep` that makes pairs) or a `group`; a row unless stated. over: what its
+`batch.pairs` (its recipe takes `aggregate: pair_mean` and a `keep` that makes pairs) or a `group`; a row unless stated. credit: the one
+whose advantages it reads. grains: of rewards that it reads by itself. over: what its
 metrics are sums over, `token` unless stated, `row`, or `pair` where that is the unit; they are divided by the sum of those weights.
 """
 
