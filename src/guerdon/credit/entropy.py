@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
-from guerdon.credit.core import centred, credit, group_sum, per_step
+from guerdon.credit.core import centred, credit, group_sum
+from guerdon.credit.judged import with_steps
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -32,8 +32,8 @@ def empg(
     """
     above, count = centred(batch)
     a = above / ((group_sum(above**2, batch) / (count - 1).clamp(min=1)).sqrt() + eps)
-    whole = replace(batch, step_of=torch.where((batch.step_of >= 0).any(1, keepdim=True), batch.step_of, 0))
-    entropy, steps = step_entropy(whole)
+    view = with_steps(batch)
+    entropy, steps = step_entropy(view)
     live = batch.mask & batch.alive[:, None]
     if not bool(steps.any()):
         return a[:, None] * live
@@ -44,16 +44,17 @@ def empg(
     g = g / g[steps].mean()
     f = torch.where(steps, torch.exp(-k_future * h), 0.0)
     moved = a[:, None] * g + zeta * F.pad(f, (0, 1)).gather(1, following(steps))
-    inside = live & (whole.step_of >= 0)
-    on_steps = torch.where(inside, moved.gather(1, whole.step_of.clamp(min=0)), a[:, None])
-    return torch.where(live, on_steps - moved[steps].mean(), 0.0)
+    moved, rest = (x - moved[steps].mean() for x in (moved, a[:, None]))
+    on_steps = torch.where(view.step_of >= 0, moved.gather(1, view.step_of.clamp(min=0)), rest)
+    return torch.where(live, on_steps, 0.0)
 
 
 def step_entropy(batch: Batch) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"]]:
     """(mean entropy of the tokens that the policy wrote in each step, which steps of living rows have such tokens)."""
-    s = int(batch.step_of.max()) + 1 if batch.step_of.numel() else 1
-    tokens = per_step(batch.mask.to(batch.weights.dtype), batch, s)
-    total = per_step(batch.field("entropy").to(tokens.dtype), batch, s)
+    entropy, of = batch.field("entropy").to(batch.weights.dtype), batch.step_of.clamp(min=0)
+    inside = (batch.mask & (batch.step_of >= 0)).to(entropy.dtype)
+    none = entropy.new_zeros(len(batch), int(of.max()) + 1 if of.numel() else 1)
+    tokens, total = (none.scatter_add(1, of, x) for x in (inside, entropy * inside))
     return total / tokens.clamp(min=1), (tokens > 0) & batch.alive[:, None]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -72,3 +73,9 @@ def within_group(x: Float[Tensor, "n k"], known: Bool[Tensor, "n k"], batch: Bat
     count = group_sum(known.sum(1).to(x.dtype), batch)
     mean = group_sum(above.sum(1), batch) / count.clamp(min=1)
     return torch.where(known, above - mean[:, None], 0.0), count
+
+
+def with_steps(batch: Batch) -> Batch:
+    """The batch in which a sample without steps is one step."""
+    without = batch.step_of.amax(1, keepdim=True) < 0
+    return replace(batch, step_of=torch.where(without, 0, batch.step_of)) if bool(without.any()) else batch
