@@ -1,5 +1,7 @@
 """Rewards -> advantages (n, t): which token deserves what."""
 
+from guerdon.credit.batch import gpg as gpg
+from guerdon.credit.batch import three_sigma as three_sigma
 from guerdon.credit.budget import hbpo as hbpo
 from guerdon.credit.core import credit as credit
 from guerdon.credit.direct import two_term as two_term

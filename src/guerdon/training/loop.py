@@ -6,14 +6,14 @@ surrounds the steps - models, folder, checkpoints - in `run.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from guerdon.backends.base import LossCall
+from guerdon.backends.base import LossCall, Model, Usage
 from guerdon.credit import critic_view, kl_reward, lambda_returns
 from guerdon.losses.core import shared, units
 from guerdon.registry import Broke, Refused
@@ -180,7 +180,10 @@ def update(run: Run, stage: Running, batch: Batch, step: int) -> dict[str, float
             part = without_zeros(part)
         share = float(part.weights.sum())
         calls = shared(stage.terms(run.context) + ([] if seen else stage.monitors), part)
-        values, usage = policy.forward_backward(part, calls, stage.temperature)
+        apart = hasattr(stage.mix, "apart") and stage.mix.apart(run.context.progress)
+        values, usage = (
+            backward_apart(policy, part, calls, stage.temperature) if apart else policy.forward_backward(part, calls, stage.temperature)
+        )
         run.context.spend("update", usage)
         seen.append(values | policy.optim_step(lr, spec.clip, spec.weight_decay))
         for name, field in stage.critics.items():
@@ -192,6 +195,21 @@ def update(run: Run, stage: Running, batch: Batch, step: int) -> dict[str, float
             seen[-1][m.VALUE_LOSS + name.removeprefix("critic")] = values["value_error"] / share / 2
     names = dict.fromkeys(name for values in seen for name in values)
     return {m.LR: lr} | measure.of_batch(batch) | {name: float(np.mean([v[name] for v in seen if name in v])) for name in names}
+
+
+def backward_apart(policy: Model, part: Batch, calls: Sequence[LossCall], temperature: float) -> tuple[dict[str, float], Usage]:
+    """`forward_backward`, a pass for each source; the gradients of the policy's terms and the expert's stay in buffers of these names."""
+    values, used = {}, Usage()
+    for of in ("policy", "expert", "all"):
+        if terms := [call for call in calls if call.of == of]:
+            found, usage = policy.forward_backward(part, terms, temperature)
+            used += usage
+            values = {name: values.get(name, 0.0) + found.get(name, 0.0) for name in values | found}
+        if of != "all":
+            policy.grad_keep(of)
+    policy.grad_add("policy")
+    policy.grad_add("expert")
+    return values, used
 
 
 def without_zeros(batch: Batch) -> Batch:

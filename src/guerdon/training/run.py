@@ -29,7 +29,7 @@ from guerdon.training import checkpoint, measure
 from guerdon.training import metrics as m
 from guerdon.training.folder import Folder
 from guerdon.training.loop import train_step
-from guerdon.training.prepare import key_of, load_tasks, prepare
+from guerdon.training.prepare import dress, key_of, load_tasks, prepare
 from guerdon.training.record import read_metrics
 from guerdon.training.trackers import Tracker
 
@@ -61,7 +61,9 @@ class Running:
         self.aggregate = bind("aggregate", spec.aggregate)
         self.losses = calls(spec.loss)
         self.paired = any(find("loss", call.name).about.get("unit") == "pair" for call in self.losses)
-        self.mix = bind("mix", spec.mix) if spec.mix else None
+        self.mix: Any = bind("mix", spec.mix) if spec.mix else None
+        if held := getattr(self.mix, "tasks", None):
+            self.mix.tasks = held_out([dress(task, recipe) for task in held], tasks)
         reads = read_fields(recipe, spec) | ({"ref_logprobs"} if spec.kl or "reference" in recipe.models else set())
         self.critics = critics(recipe) if spec.critic else {}
         reads |= set(self.critics.values())
@@ -179,6 +181,8 @@ class Run:
         for stage in self.stages:
             for use in stage.spec.loss:
                 require("policy", self.models["policy"], f"The loss {use.use!r}", find("loss", use.use).needs)
+            if mix := stage.spec.mix:
+                require("policy", self.models["policy"], f"The mix {mix.use!r}", find("mix", mix.use).needs)
             for model, want in stage.fields.values():
                 require(model, self.models[model], f"The credit {stage.spec.credit and stage.spec.credit.use!r}", (want,))
         for name, spec in self.recipe.models.items():
@@ -341,6 +345,15 @@ class Run:
             for task in stage.tasks:
                 found.update(repr((task.id, task.prompt, task.reference)).encode("utf-8", "surrogatepass"))
         return found.hexdigest()
+
+
+def held_out(held: list[Task], trained: Sequence[Task]) -> list[Task]:
+    """The held-out tasks. Raises Refused for one that is trained on."""
+    seen = {str(task.prompt) for task in trained}
+    for task in held:
+        if str(task.prompt) in seen:
+            raise Refused(f"mix: its held-out task {task.id!r} is also among `tasks`; give it tasks that are not trained on.")
+    return held
 
 
 def calls(terms: Sequence[Term]) -> list[LossCall]:
