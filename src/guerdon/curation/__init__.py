@@ -1,5 +1,6 @@
 """Which tasks are drawn, which rows are trained on."""
 
+from guerdon.curation.advantage import advantage_filter as advantage_filter
 from guerdon.curation.core import keep as keep
 from guerdon.curation.core import select as select
 from guerdon.curation.links import linked as linked

@@ -16,13 +16,17 @@ from guerdon.shaping.noise import flip as flip
 from guerdon.shaping.normalise import batch_norm as batch_norm
 from guerdon.shaping.normalise import group_norm as group_norm
 from guerdon.shaping.normalise import running_norm as running_norm
+from guerdon.shaping.passes import verpo as verpo
 from guerdon.shaping.process import renorm as renorm
 from guerdon.shaping.process import step_clip as step_clip
 from guerdon.shaping.process import step_delta as step_delta
+from guerdon.shaping.progress import progress as progress
+from guerdon.shaping.progress import thoughts as thoughts
 from guerdon.shaping.reference import centred as centred
 from guerdon.shaping.reference import log_sigmoid as log_sigmoid
 from guerdon.shaping.reference import par as par
 from guerdon.shaping.route import only as only
 from guerdon.shaping.schedule import fade as fade
+from guerdon.shaping.serial import s_grpo as s_grpo
 from guerdon.shaping.squash import squash as squash
 from guerdon.shaping.trust import trust as trust
