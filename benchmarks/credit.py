@@ -101,7 +101,12 @@ def fresh(batch: Batch) -> Batch:
     return replace(batch)
 
 
-PER_SAMPLE: dict[str, Callable[[int], torch.Tensor]] = {"budget": lambda n: torch.randint(1, 5, (n,)).float()}
+PER_SAMPLE: dict[str, Callable[[int], torch.Tensor]] = {
+    "budget": lambda n: torch.randint(1, 5, (n,)).float(),
+    "thought": lambda n: torch.zeros(n),
+    "exit": lambda n: torch.arange(n).float() % GROUP,
+    "exit_tokens": lambda n: (torch.arange(n).float() % GROUP + 1) * (T // STEPS),
+}
 PARAMETERS: dict[str, dict[str, Any]] = {}
 EVIDENCE: dict[str, Callable[[int], dict[str, Any]]] = {}
 GROUP_ESTIMATORS = {"grpo", "dr_grpo", "rloo", "hbpo", "two_term"}

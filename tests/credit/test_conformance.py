@@ -19,7 +19,7 @@ from guerdon.samples import Batch, Part, Rewards
 seeds = st.integers(0, 2**32 - 1)
 PARAMETERS: dict[str, dict[str, object]] = {}
 """Values of parameters without a default, by estimator."""
-PER_SAMPLE = frozenset(["margin", "budget"])
+PER_SAMPLE = frozenset(["margin", "budget", "thought", "exit", "exit_tokens"])
 """Fields of shape (n,); the others are (n, t)."""
 GRAINS = {"outcome": ("outcome",), "all": ("outcome", "step", "token")}
 

@@ -29,6 +29,8 @@ from guerdon.credit.passes import verpo as verpo
 from guerdon.credit.penalty import kl_reward as kl_reward
 from guerdon.credit.process import min_form as min_form
 from guerdon.credit.process import sum_form as sum_form
+from guerdon.credit.serial import anytime_brpo as anytime_brpo
+from guerdon.credit.serial import s_grpo as s_grpo
 from guerdon.credit.tree import portool as portool
 from guerdon.credit.tree import tempo as tempo
 from guerdon.credit.tree import treeps as treeps
