@@ -1,12 +1,13 @@
 # make demo     environment, then the main job: a tiny policy learns arithmetic by reinforcement (minutes, two cores)
 # make test     environment, then formatting, types, layers and tests
+# make test-integrations   the adapters against the real trl, verl, verifiers and openrlhf, in an environment of their own
 # make bench NAME=grpo_step     one benchmark beside a named peer; what it needs is installed beside the project
 # make check    every method's claim, in about half an hour on two cores
 PYTHON ?= python3
 BIN := .venv/bin
 NAME ?=
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test test-integrations check bench clean
 
 setup: .venv/.core
 
@@ -33,6 +34,17 @@ test: .venv/.test
 	$(BIN)/pyright
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
+# torch brings what it needs; the others are all named, since what they ask for of each other cannot be had together.
+.venv-integrations/.done: constraints-integrations.txt constraints.txt pyproject.toml
+	test -x .venv-integrations/bin/python || $(PYTHON) -m venv .venv-integrations
+	.venv-integrations/bin/python -m pip install --quiet -c constraints.txt torch setuptools
+	.venv-integrations/bin/python -m pip install --quiet --no-deps -r constraints-integrations.txt
+	.venv-integrations/bin/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+test-integrations: .venv-integrations/.done
+	OMP_NUM_THREADS=1 .venv-integrations/bin/python -m pytest tests/integrations
+
 check: .venv/.test
 	$(BIN)/guerdon check --all
 
@@ -43,4 +55,4 @@ bench: .venv/.test
 	$(BIN)/python benchmarks/$(NAME).py
 
 clean:
-	rm -rf .venv .bench
+	rm -rf .venv .venv-integrations .bench

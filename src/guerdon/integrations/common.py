@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -194,12 +195,16 @@ class Together:
     """Scores single samples of many callers in shared calls: those that arrive while one call runs are scored together in the next."""
 
     def __init__(self, scorer: Scorer) -> None:
-        self.scorer = scorer
+        self.scorer, self.lock = scorer, Lock()
         self.waiting: SimpleQueue[tuple[Sample, Future[Rewards]]] = SimpleQueue()
-        Thread(target=self._run, daemon=True, name="guerdon-scorer").start()
+        self.process = 0
 
     def submit(self, sample: Sample) -> Future[Rewards]:
         """The Rewards of this one sample, when they are there; from a coroutine `await asyncio.wrap_future(...)`."""
+        with self.lock:
+            if self.process != os.getpid():  # the first call, or the first in a process that the host forked, which has no thread yet
+                self.process, self.waiting = os.getpid(), SimpleQueue()
+                Thread(target=self._run, daemon=True, name="guerdon-scorer").start()
         future: Future[Rewards] = Future()
         self.waiting.put((sample, future))
         return future
