@@ -92,6 +92,23 @@ def test_a_stop_text_ends_a_sample_and_stays_in_it(case: Any):
     assert "stop" in seen
 
 
+def test_each_prefix_may_have_a_limit_of_its_own(case: Any):
+    """What stands before it is what is drawn without."""
+    model = case.open()
+    prompts, limits = (*case.prompts, case.prompts[0]), (2, 9, 1, 5, 4)
+    free, _ = case.sample(model, prompts=prompts, max_tokens=6)
+    groups, usage = case.sample(model, prompts=prompts, max_tokens=6, limits=limits)
+    for limit, whole, group in zip(limits, free, groups, strict=True):
+        for a, b in zip(whole, group, strict=True):
+            assert b.ids.tolist() == a.ids[:limit].tolist()
+            assert b.stop == (a.stop if len(a.ids) <= limit else "length")
+            case.near(b.logprobs, a.logprobs[:limit])
+    assert usage.new <= sum(len(c.ids) for group in groups for c in group)
+    for bad in ((1,), (1, 1, 1, 1, 0)):
+        with pytest.raises(Refused, match="limits"):
+            case.sample(model, prompts=prompts, limits=bad)
+
+
 @pytest.mark.parametrize("params", [{}, {"temperature": 0.6}, {"temperature": 1.7, "top_k": 3}, {"top_p": 0.7}, {"temperature": 0.0}])
 def test_logprobs_of_sampling_are_those_of_forward(case: Any, params: dict[str, Any]):
     """At the same temperature, before top-p and top-k; of temperature 1 where it is 0."""

@@ -41,6 +41,7 @@ class SamplingParams:
     """temperature 0 is greedy (log-probabilities are then of temperature 1). top_p 1 and top_k 0 are off.
 
     stop: texts that end a sample; the text stays in it. seed: the same seed, prefixes and weights give the same completions.
+    limits: for each prefix how many tokens it may be continued by, where that is less than max_tokens; () is max_tokens for all.
     """
 
     max_tokens: int = 256
@@ -49,6 +50,11 @@ class SamplingParams:
     top_k: int = 0
     stop: tuple[str, ...] = ()
     seed: int = 0
+    limits: tuple[int, ...] = ()
+
+    def limit(self, prefix: int) -> int:
+        """Tokens that prefix number `prefix` may be continued by."""
+        return min(self.max_tokens, self.limits[prefix]) if self.limits else self.max_tokens
 
 
 @dataclass

@@ -46,7 +46,7 @@ def sample(engine: Engine, prefixes: Sequence[np.ndarray], n: int, params: Sampl
     The number that draws token t of sample j of prefix i depends on (seed, i, j, t) alone, so a completion does not depend on what else
     is in the batch, but for the rounding that other shapes of the same products bring.
     """
-    check(prefixes, params)
+    check(prefixes, params, len(prefixes))
     if n < 1 or not len(prefixes):
         return [[] for _ in prefixes], Usage()
     found: list[list[Completion]] = [[] for _ in prefixes]
@@ -79,7 +79,8 @@ def decode(
     prefix, number = (np.array(column, dtype=np.uint64) for column in zip(*rows, strict=True))
     ids = np.zeros((len(rows), params.max_tokens), dtype=np.int64)
     logprobs, entropies = np.zeros((2, *ids.shape))
-    size = np.full(len(rows), params.max_tokens)
+    limit = np.array([params.limit(i) for i, _ in rows])
+    size = limit.copy()
     why = np.full(len(rows), "length", dtype="<U6")
     here = np.argsort(prompts.owner.cpu().numpy(), kind="stable")  # rows that are not done, by line
     line = prompts.owner.cpu().numpy()[here]  # of each of them
@@ -99,12 +100,11 @@ def decode(
         done = ended | stopped
         size[here[done[branch]]] = t + 1
         why[here[ended[branch]]], why[here[stopped[branch]]] = "end", "stop"
-        first = first[~done]
-        if not len(first) or t + 1 == params.max_tokens:
+        goes_on = ~done[branch] & (t + 1 < limit[here])
+        if not goes_on.any():
             break
-        goes_on = ~done[branch]
-        source, token = line[first], torch.from_numpy(token[first]).to(engine.device)
-        here, branch = here[goes_on], (np.cumsum(~done) - 1)[branch[goes_on]]
+        here, (left, branch) = here[goes_on], np.unique(branch[goes_on], return_inverse=True)
+        source, token = line[first[left]], torch.from_numpy(token[first[left]]).to(engine.device)
         place, order, fits = part(source, len(logits))
         order = torch.from_numpy(order).to(engine.device)
         if fits:

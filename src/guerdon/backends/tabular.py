@@ -206,12 +206,13 @@ class Tabular:
     def sample(
         self, prefixes: Sequence[np.ndarray], n: int, params: SamplingParams, want: tuple[str, ...] = ()
     ) -> tuple[list[list[Completion]], Usage]:
-        check((), params)
+        check((), params, len(prefixes))
         self._check("sample", want, offered=("entropy",))
         keys = [_key(prefix) for prefix in prefixes for _ in range(n)]
         ids: list[list[int]] = [[] for _ in keys]
         logprobs: list[list[float]] = [[] for _ in keys]
         entropy: list[list[float]] = [[] for _ in keys]
+        limits = [params.limit(i) for i in range(len(prefixes)) for _ in range(n)]
         stops, new = ["length"] * len(keys), 0
         live = np.arange(len(keys))
         for t in range(params.max_tokens):
@@ -231,7 +232,7 @@ class Tabular:
                 elif params.stop and any(text in self.decode(np.array(ids[i]))[0] for text in params.stop):
                     stops[i] = "stop"
             new += len({keys[i] for i in live.tolist()})
-            live = np.array([i for i in live if stops[i] == "length"], dtype=np.int64)
+            live = np.array([i for i in live if stops[i] == "length" and len(ids[i]) < limits[i]], dtype=np.int64)
         done = [
             Completion(
                 np.array(ids[i], dtype=np.int64),

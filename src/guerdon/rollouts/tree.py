@@ -107,19 +107,18 @@ def tree(
         nonlocal seed
         if not asked:
             return []
-        room = max_tokens - min(len(old.ids) for _, old in asked)
-        most, stops = (min(step_tokens, room), steps) if by_step else (room, tuple(stop))
-        params = SamplingParams(most, temperature, top_p, top_k, stops, seed)
+        rooms = tuple(max_tokens - len(old.ids) for _, old in asked)
+        most, stops = (min(step_tokens, max(rooms)), steps) if by_step else (max(rooms), tuple(stop))
+        params = SamplingParams(most, temperature, top_p, top_k, stops, seed, rooms)
         seed += 1
         completions, usage = policy.sample([np.concatenate([old.prompt, old.ids]) for _, old in asked], 1, params, want)
         context.spend("rollouts", usage)
         grown = []
         for (one, old), (c,) in zip(asked, completions, strict=True):
-            new = max_tokens - len(old.ids)
             entropy = c.more["entropy"] if want else np.zeros(len(c.ids))
-            ids, logprobs = np.concatenate([old.ids, c.ids[:new]]), np.concatenate([old.logprobs, c.logprobs[:new]])
-            child = _Branch(old.prompt, ids, logprobs, np.concatenate([old.entropy, entropy[:new]]), c.version, c.stop, old.forked, old)
-            over = len(c.ids) > new or not len(c.ids)
+            ids, logprobs = np.concatenate([old.ids, c.ids]), np.concatenate([old.logprobs, c.logprobs])
+            child = _Branch(old.prompt, ids, logprobs, np.concatenate([old.entropy, entropy]), c.version, c.stop, old.forked, old)
+            over = not len(c.ids)
             if by_step and not over and (c.stop == "length" or (c.stop == "stop" and not _ends(policy, child, stop))):
                 over, child.stop = len(child.ids) == max_tokens, None
             child.stop = "length" if over else child.stop
