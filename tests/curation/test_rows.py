@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 
 from guerdon.credit import dr_grpo
-from guerdon.curation import dynamic_sampling, overlong_filter, overlong_mask
+from guerdon.curation import accuracy_band, dynamic_sampling, overlong_filter, overlong_mask
 from guerdon.samples import Context, Grain, Rewards, Sample, State, Task, collate
 
 seeds = st.integers(0, 2**32 - 1)
@@ -32,6 +32,24 @@ def test_dynamic_sampling_keeps_whole_groups_whose_living_rewards_differ(seed):
             expected.append(i)
     assert kept.rows.tolist() == expected
     assert kept.weights.tolist() == [1.0] * len(samples)
+
+
+@given(seed=seeds)
+def test_an_accuracy_band_keeps_groups_that_are_neither_easy_nor_hard(seed):
+    samples, rewards = some(seed)
+    kept = accuracy_band(samples, rewards, Context(), low=0.3, high=0.6)
+    expected = []
+    for i, s in enumerate(samples):
+        living = [float(rewards.total()[j]) for j, other in enumerate(samples) if other.group == s.group and rewards.alive[j]]
+        if living and 0.3 <= sum(living) / len(living) <= 0.6:
+            expected.append(i)
+    assert kept.rows.tolist() == expected
+
+
+def test_the_borders_of_an_accuracy_band_are_within():
+    samples = [Sample(Task("t", "p"), "x", group=g) for g in (0, 1, 2) for _ in range(5)]
+    rewards = Rewards(Grain.of([1, 0, 0, 0, 0] + [1, 1, 1, 1, 0] + [1] * 5))
+    assert accuracy_band(samples, rewards, Context()).rows.tolist() == list(range(10))
 
 
 @given(seed=seeds)
