@@ -46,6 +46,7 @@ BORDERS: dict[str, Callable[[torch.Tensor, Batch], torch.Tensor]] = {
     "ppo_clip": from_clip(),
     "stable_reinforce": from_clip(),
     "ppo_tis": from_clip("logprobs/policy"),
+    "tw_grpo": from_clip("logprobs", 0.8, 1.28),
     "gspo": from_clip("logprobs", 1 - 3e-4, 1 + 4e-4, whole=True),
 }
 """How far each token is from where a loss has a corner; finite differences are taken elsewhere."""

@@ -8,6 +8,7 @@ from guerdon.losses.aggregate import row_mean as row_mean
 from guerdon.losses.aggregate import sequence_mean as sequence_mean
 from guerdon.losses.aggregate import token_mean as token_mean
 from guerdon.losses.core import loss as loss
+from guerdon.losses.divergence import tw_grpo as tw_grpo
 from guerdon.losses.flow import trajectory_balance as trajectory_balance
 from guerdon.losses.flow import vargrad as vargrad
 from guerdon.losses.imitation import dft as dft

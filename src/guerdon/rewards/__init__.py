@@ -27,6 +27,7 @@ from guerdon.rewards.overlap import rouge as rouge
 from guerdon.rewards.parse import parse as parse
 from guerdon.rewards.patterns import reasoning_patterns as reasoning_patterns
 from guerdon.rewards.qa import choice as choice
+from guerdon.rewards.qa import choices as choices
 from guerdon.rewards.qa import qa_exact as qa_exact
 from guerdon.rewards.qa import qa_f1 as qa_f1
 from guerdon.rewards.reference import answer_likelihood as answer_likelihood

@@ -28,6 +28,9 @@ _STATED = re.compile(
     r"|(?<![A-Za-z])(?i:is|option|choice|answer|or|and|either|pick|choose|select|be),?\s(?P<led>[A-Z])(?![\w'’])"
     r"|(?<![\w'’])(?P<before>[B-HJ-Z]|A(?=\s(?i:or|and|is)\b))(?![\w'’]))"
 )
+_SINGLE = re.compile(r"\b[A-Za-z]\b")
+_LIST = re.compile(r"\(?[A-Za-z]\)?(?:(?:\s?[,;/&]|\sand\b)+\s?\(?[A-Za-z]\)?)*\.?")
+"""Letters beside each other, and nothing else."""
 
 
 @reward(inline=True)
@@ -49,6 +52,28 @@ def choice(answer: str | None, reference: Any, meta: Mapping[str, Any]) -> Verdi
     if len(letters) != 1:
         return Verdict(0.0, f"several letters: {', '.join(sorted(letters))}" if letters else "no letter stated")
     return Verdict(float(letters == {right}), f"states {min(letters)}")
+
+
+@reward(inline=True)
+def choices(answer: str | None, reference: Any, meta: Mapping[str, Any]) -> Verdict:
+    """|S| / |K| where the letters S that the final answer states are right options, K being all of them; 0 with one wrong letter or none.
+
+    Letters are read as by `choice`, and lists of them: `A, C`, `A and C`. The reference is a list, or a text with commas (`A,C`), of what
+    `choice` takes; one that names no option makes the reward abstain. `choices >= 1` wants all of them. Stating the one letter that is sure
+    always earns 1 / |K|. Source: arXiv:2505.24718 (soft multiple choice).
+    """
+    options = _options(meta)
+    listed = reference.split(",") if isinstance(reference, str) else reference if isinstance(reference, (list, tuple)) else [reference]
+    right = {_right(one, options) for one in listed}
+    if None in right and isinstance(reference, str):
+        right = {_right(reference, options)}  # one option, with a comma in its text
+    if not right or None in right:
+        return Verdict.abstain("the reference names no option")
+    if answer is None:
+        return Verdict(0.0, "no answer found")
+    text = " ".join(_WRAP.sub("", answer).split())
+    letters = {letter.upper() for letter in _SINGLE.findall(text)} if _LIST.fullmatch(text) else _letters(answer, options)
+    return Verdict(len(letters) / len(right) if letters <= right else 0.0, f"states {', '.join(sorted(letters)) or 'no letter'}")
 
 
 def _options(meta: Mapping[str, Any]) -> dict[str, str]:
