@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from guerdon.curation import all_pairs, best_worst
+from guerdon.curation import all_pairs, best_worst, margin_pairs
 from guerdon.samples import Context, Grain, Rewards, Sample, State, Task
 
 

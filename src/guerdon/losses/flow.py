@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from guerdon.samples import Batch
 
 
-@loss(unit="group")
+@loss(unit="group", over="row")
 def vargrad(out: dict[str, Tensor], batch: Batch, floor: float = 0.0, power: float = 1.0):
     """sum over rows of w (d - mean of d over the group)^2, d = sum over tokens of log pi - power * log max(outcome, floor).
 
@@ -33,7 +33,7 @@ def vargrad(out: dict[str, Tensor], batch: Batch, floor: float = 0.0, power: flo
     return value, {"balance": value.detach()}
 
 
-@loss
+@loss(over="row")
 class trajectory_balance:
     """sum over rows of w (log Z + d)^2, d as in `vargrad`, log Z = start + pace * a parameter that is learned.
 

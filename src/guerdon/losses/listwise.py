@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 Ranks = Literal["lambda", "one"]
 
 
-@loss(fields=("ref_logprobs",), unit="group")
+@loss(fields=("ref_logprobs",), unit="group", over="row")
 def listwise(out: dict[str, Tensor], batch: Batch, beta: float = 0.1, ranks: Ranks = "lambda"):
     """`tpo` with all steps of a branch weighing the same: it needs no hidden states, so it runs everywhere."""
     g, has = step_means(log_ratio(out["logprobs"], batch.field("ref_logprobs"), batch)[..., None], batch)
     return _ranked(g[..., 0], has.to(g.dtype), batch, beta, ranks)
 
 
-@loss(needs=("hidden",), fields=("ref_logprobs",), unit="group")
+@loss(needs=("hidden",), fields=("ref_logprobs",), unit="group", over="row")
 def tpo(out: dict[str, Tensor], batch: Batch, beta: float = 0.1, ranks: Ranks = "lambda"):
     """sum over lists of W mean over pairs i, j of the list with v_i > v_j of -l_ij log sigmoid(beta (h_i - h_j)).
 

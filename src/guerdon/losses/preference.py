@@ -125,7 +125,7 @@ def t_reg(out: dict[str, Tensor], batch: Batch, beta: float = 0.1, alpha: float 
     return (w * terms).sum(), pair_metrics(w, d) | {"chosen_logprob": (w * chosen).sum().detach()}
 
 
-@loss(fields=("ref_logprobs",), credit="kto_point")
+@loss(fields=("ref_logprobs",), credit="kto_point", over="row")
 def kto(out: dict[str, Tensor], batch: Batch, beta: float = 0.1, desirable: float = 1.0, undesirable: float = 1.0):
     """sum over rows of w * desirable * (1 - sigmoid(beta (h - z))) where the outcome is above 0.5, else w * undesirable * (1 - sigmoid(
     beta (z - h))).
@@ -135,8 +135,9 @@ def kto(out: dict[str, Tensor], batch: Batch, beta: float = 0.1, desirable: floa
     """
     w, good = row_weights(batch), batch.outcome > 0.5
     z = row_sums(batch.advantages, batch) / row_sizes(batch).clamp(min=1)
-    s = torch.where(good, 1.0, -1.0) * beta * (implied(out, batch) - z)
-    times = torch.where(good, desirable, undesirable).to(s)
+    s = beta * (implied(out, batch) - z)
+    s = torch.where(good, s, -s)
+    times = torch.where(good, s.new_tensor(desirable), s.new_tensor(undesirable))
     return (w * times * (1 - s.sigmoid())).sum(), pair_metrics(w, s)
 
 
