@@ -10,7 +10,21 @@ import pytest
 import torch
 from hypothesis import given
 
-from guerdon.losses import entropy_bonus, kl, kl_to_reference, logprob_gap, policy_gradient, ppo_clip, sft, value_mse
+from guerdon.credit import gpg, three_sigma
+from guerdon.losses import (
+    cispo,
+    entropy_bonus,
+    gspo,
+    kl,
+    kl_to_reference,
+    logprob_gap,
+    policy_gradient,
+    ppo_clip,
+    ppo_tis,
+    sft,
+    stable_reinforce,
+    value_mse,
+)
 from guerdon.registry import Refused
 from guerdon.samples import Batch, Grain, Rewards, Sample, Task, collate
 
@@ -139,8 +153,10 @@ def test_ppo_clip_higher_by_hand(advantage, p, loss, gradient):
 def test_rows_without_sampling_log_probabilities_are_refused_only_where_they_count():
     batch = one_token(1, 0.5)
     batch.fields["logprobs"][:] = torch.nan
-    with pytest.raises(Refused, match="sft"):
-        ppo_clip(now(0.5), batch)
+    batch.fields["logprobs/policy"] = torch.zeros_like(batch.fields["logprobs"])
+    for loss in (ppo_clip, cispo, stable_reinforce, ppo_tis, gspo):
+        with pytest.raises(Refused, match="sft"):
+            loss(now(0.5), batch)
     assert logprob_gap(now(0.5), batch)[1] == {}
     batch.weights *= 0
     value, _ = ppo_clip(now(0.5), batch)
@@ -181,3 +197,123 @@ def test_gradients_of_the_kl_estimators_on_fresh_samples(seed):
     # as rewards, all of k1 and k3 have the divergence as their mean; k2 only nearly
     for estimator in ("k1", "k3"):
         assert kl({"logprobs": policy[:, None]}, batch, 1.0, estimator)[0].item() == pytest.approx(forward.item(), abs=1e-12)
+
+
+@given(seed=seeds, clip_high=st.sampled_from([0.28, 4.0]))
+def test_cispo_equals_the_loop(awkward, seed, clip_high):
+    batch = awkward(seed)
+    out = outputs(batch, seed)
+
+    def held(i: int, t: int) -> float:
+        r = math.exp(float(out["logprobs"][i, t]) - float(batch.fields["logprobs"][i, t]))
+        return min(r, 1 + clip_high)
+
+    loss, _ = cispo(out, batch, clip_high=clip_high)
+    expected = total(batch, lambda i, t: -held(i, t) * float(batch.advantages[i, t]) * float(out["logprobs"][i, t]))
+    assert float(loss) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_cispo_leaves_no_token_without_a_gradient():
+    """Where ppo_clip has none: a token that has become three times as likely keeps -1.28 A."""
+    for advantage in (2, -2):
+        out = now(0.9)
+        loss, metrics = cispo(out, one_token(advantage, 0.3), clip_high=0.28)
+        loss.backward()
+        assert out["logprobs"].grad is not None
+        assert float(out["logprobs"].grad) == pytest.approx(-1.28 * advantage)
+        assert float(metrics["clip_fraction"]) == 1
+
+
+@given(seed=seeds)
+def test_ppo_tis_equals_the_loop_and_ppo_where_sampler_and_trainer_agree(awkward, seed):
+    batch = awkward(seed)
+    out = outputs(batch, seed)
+    rng = np.random.default_rng([seed, 2])
+    sampled = batch.fields["logprobs"]
+    batch.fields["logprobs/policy"] = sampled + torch.from_numpy(rng.normal(size=batch.ids.shape))
+
+    def term(i: int, t: int) -> float:
+        new, recomputed, old = (float(x[i, t]) for x in (out["logprobs"], batch.fields["logprobs/policy"], sampled))
+        r, a = math.exp(new) / math.exp(recomputed), float(batch.advantages[i, t])
+        return -min(math.exp(recomputed) / math.exp(old), 2.0) * min(r * a, min(max(r, 0.8), 1.2) * a)
+
+    assert float(ppo_tis(out, batch)[0]) == pytest.approx(total(batch, term), rel=1e-9, abs=1e-9)
+    batch.fields["logprobs/policy"] = sampled.clone()
+    loss, metrics = ppo_tis(out, batch)
+    assert float(loss) == pytest.approx(float(ppo_clip(out, batch)[0]), rel=1e-12, abs=1e-12)
+    assert float(metrics["cap_fraction"]) == 0
+
+
+@given(seed=seeds)
+def test_stable_reinforce_is_ppo_within_its_bound(awkward, seed):
+    batch = awkward(seed)
+    out = outputs(batch, seed)
+    loss, metrics = stable_reinforce(out, batch, bound=1e30)
+    assert float(loss) == float(ppo_clip(out, batch)[0])
+    assert float(metrics["pre_clip_fraction"]) == 0
+
+    def term(i: int, t: int) -> float:
+        r = math.exp(min(max(float(out["logprobs"][i, t] - batch.fields["logprobs"][i, t]), -math.log(2)), math.log(2)))
+        a = float(batch.advantages[i, t])
+        return -min(r * a, min(max(r, 0.8), 1.2) * a)
+
+    assert float(stable_reinforce(out, batch, bound=2.0)[0]) == pytest.approx(total(batch, term), rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("gap", [0.1, 6.0, 90.0, 200.0])
+def test_stable_reinforce_stays_finite_where_the_ratio_overflows(gap):
+    """A token whose log-probability rose by `gap`, with A = -1, in float32: the free branch is A r, whatever r is."""
+    old = torch.tensor([[-gap]])
+    for fn, limit in ((ppo_clip, 88.0), (stable_reinforce, math.log(1e3))):
+        batch = one_token(-1, 1.0)
+        batch.weights, batch.advantages, batch.fields["logprobs"] = batch.weights.float(), batch.advantages.float(), old
+        logp = torch.zeros(1, 1, requires_grad=True)
+        loss, _ = fn({"logprobs": logp}, batch)
+        loss.backward()
+        assert bool(torch.isfinite(loss)) == (fn is stable_reinforce or gap < limit)
+        assert logp.grad is not None
+        if gap < limit:
+            assert float(logp.grad) == pytest.approx(math.exp(gap), rel=1e-5)
+        elif fn is stable_reinforce:
+            assert float(logp.grad) == 0
+            assert loss.item() == pytest.approx(1e3, rel=1e-5)
+
+
+def rewarded(outcomes: list[float], groups: list[int] | None = None) -> Batch:
+    """One-token answers."""
+    samples = [
+        Sample(Task("a", "p"), "", np.ones(1), np.ones(1), group=g) for g in (groups if groups is not None else range(len(outcomes)))
+    ]
+    return collate(samples, Rewards(Grain.of(outcomes)), dtype=torch.float64)
+
+
+def test_one_reward_in_256_is_beyond_three_sigma():
+    """Unfiltered it would be at (1 - 1/256) / sqrt(1/256) = 15.94, n - 1 aside; the others keep what they had."""
+    advantages = three_sigma(rewarded([0.0] * 255 + [1.0]))[:, 0]
+    assert float(advantages[-1]) == 0
+    mean, std = 1 / 256, np.std([0.0] * 255 + [1.0], ddof=1)
+    np.testing.assert_allclose(advantages[:-1], -mean / std, rtol=1e-6)
+    assert float(three_sigma(rewarded([0.0] * 255 + [1.0]), sigma=20.0)[-1]) == pytest.approx((1 - mean) / std, rel=1e-6)
+    assert not three_sigma(rewarded([0.3] * 8)).any()
+
+
+def test_gpg_by_hand():
+    """Four groups of two, in one of which both are right, in one both wrong: alpha = 4 / 2."""
+    batch = rewarded([1, 1, 0, 0, 1, 0, 0, 3], [0, 0, 1, 1, 2, 2, 3, 3])
+    np.testing.assert_allclose(gpg(batch)[:, 0], [0, 0, 0, 0, 1, -1, -3, 3])
+    assert not gpg(rewarded([1, 1], [0, 0])).any()
+
+
+@given(seed=seeds)
+def test_gpg_equals_the_loop(awkward, seed):
+    batch = awkward(seed)
+    r, grain = batch.outcome.tolist(), batch.rewards.outcome
+    rows = [i for i in range(len(batch)) if bool(batch.alive[i]) and grain.scored[i]]
+    groups = {int(batch.group[i]): [r[j] for j in rows if batch.group[j] == batch.group[i]] for i in rows}
+    mixed = [g for g, values in groups.items() if max(values) != min(values)]
+    expected = torch.zeros_like(batch.weights)
+    for i in rows:
+        values = groups[int(batch.group[i])]
+        if int(batch.group[i]) in mixed:
+            expected[i] = (r[i] - sum(values) / len(values)) * len(groups) / len(mixed)
+    torch.testing.assert_close(gpg(batch), expected * batch.mask, rtol=1e-9, atol=1e-12)

@@ -349,9 +349,9 @@ class Run:
 
 def held_out(held: list[Task], trained: Sequence[Task]) -> list[Task]:
     """The held-out tasks. Raises Refused for one that is trained on."""
-    seen = {str(task.prompt) for task in trained}
+    seen = {task.key for task in trained}
     for task in held:
-        if str(task.prompt) in seen:
+        if task.key in seen:
             raise Refused(f"mix: its held-out task {task.id!r} is also among `tasks`; give it tasks that are not trained on.")
     return held
 
