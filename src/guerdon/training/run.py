@@ -148,7 +148,7 @@ class Run:
         self.total = self.stages[-1].last
         self.models = open_models(recipe)
         self.check_capabilities()
-        self.context = Context(models=self.models, progress=Progress(0, self.total))
+        self.context = Context(models=self.models, progress=Progress(0, self.total), rng=np.random.default_rng(recipe.seed))
         self.engine = Engine(self.context, workers=recipe.workers, on_hostile=recipe.on_hostile)
         self.at(self.stages[0])
         for stage in self.stages:
