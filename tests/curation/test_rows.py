@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 
 from guerdon.credit import dr_grpo
-from guerdon.curation import accuracy_band, dynamic_sampling, overlong_filter, overlong_mask
+from guerdon.curation import accuracy_band, dynamic_sampling, one_each, overlong_filter, overlong_mask
 from guerdon.samples import Context, Grain, Rewards, Sample, State, Task, collate
 
 seeds = st.integers(0, 2**32 - 1)
@@ -50,6 +50,20 @@ def test_the_borders_of_an_accuracy_band_are_within():
     samples = [Sample(Task("t", "p"), "x", group=g) for g in (0, 1, 2) for _ in range(5)]
     rewards = Rewards(Grain.of([1, 0, 0, 0, 0] + [1, 1, 1, 1, 0] + [1] * 5))
     assert accuracy_band(samples, rewards, Context()).rows.tolist() == list(range(10))
+
+
+@given(seed=seeds)
+def test_one_each_weighs_both_sides_of_a_group_alike(seed):
+    samples, rewards = some(seed)
+    kept = one_each(samples, rewards, Context())
+    for g in {s.group for s in samples}:
+        rows = [i for i, s in enumerate(samples) if s.group == g]
+        good = [i for i in rows if rewards.alive[i] and rewards.total()[i] == 1]
+        bad = [i for i in rows if rewards.alive[i] and rewards.total()[i] == 0]
+        assert set(rows) & set(kept.rows.tolist()) == (set(rows) if good and bad else set())
+        for i in rows:
+            side = good if i in good else bad if i in bad else []
+            assert kept.weights[i] == (1 / len(side) if side and good and bad else 0)
 
 
 @given(seed=seeds)

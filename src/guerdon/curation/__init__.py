@@ -11,6 +11,7 @@ from guerdon.curation.pairs import margin_pairs as margin_pairs
 from guerdon.curation.process import prof as prof
 from guerdon.curation.rows import accuracy_band as accuracy_band
 from guerdon.curation.rows import dynamic_sampling as dynamic_sampling
+from guerdon.curation.rows import one_each as one_each
 from guerdon.curation.rows import overlong_filter as overlong_filter
 from guerdon.curation.rows import overlong_mask as overlong_mask
 from guerdon.curation.spread import reflective as reflective

@@ -36,6 +36,24 @@ def accuracy_band(samples: Sequence[Sample], rewards: Rewards, context: Context,
 
 
 @keep
+def one_each(samples: Sequence[Sample], rewards: Rewards, context: Context) -> Kept:
+    """Leaves out groups that do not hold both a right (reward above 0.5) and a wrong living sample; in the others each side weighs 1.
+
+    A right sample weighs 1 / (right ones of its group), a wrong one likewise, so that a group counts as one of each, and all stay in the
+    baseline: in expectation what the source does, which draws one of each at random. Source: arXiv:2502.06781 (trajectory filter).
+    """
+    group, alive, right = np.array([s.group for s in samples], dtype=np.int64), rewards.alive, rewards.total() > 0.5
+    weights, kept = np.zeros(len(samples)), np.zeros(len(samples), dtype=bool)
+    for g in np.unique(group[alive]):
+        sides = [(group == g) & alive & (right == good) for good in (True, False)]
+        if sides[0].any() and sides[1].any():
+            kept |= group == g
+            for side in sides:
+                weights[side] = 1 / side.sum()
+    return Kept(np.flatnonzero(kept), weights)
+
+
+@keep
 def overlong_filter(samples: Sequence[Sample], rewards: Rewards, context: Context) -> Kept:
     """Leaves out answers that ran out of tokens: they count in no baseline either. Stricter than the paper's filter, `overlong_mask`."""
     return Kept(np.flatnonzero([s.stop != "length" for s in samples]), np.ones(len(samples)))
