@@ -16,6 +16,8 @@ from guerdon.registry import Refused
 from guerdon.rollouts import multi_turn
 from guerdon.samples import HOSTILE, Context, Grain, Rewards, Task, collate
 from guerdon.scoring import Engine
+from guerdon.training.metrics import is_clock
+from guerdon.training.run import train
 from guerdon.workers import Pool
 
 KEYS = 6
@@ -81,6 +83,7 @@ def test_turns_are_what_the_policy_wrote_and_replies_what_the_tool_did(seed):
         assert [x.split() for x in s.cut("turn")] == [
             [policy.names[i] for i in s.ids[a:b].tolist() if i < policy.end] for a, b in s.spans["turn"]
         ]
+        assert s.path
         assert (s.stop == "tool") == (s.cut("turn")[-1].split()[:1] == ["ANSWER"])
         new += int(s.written.sum())
     rewards = Rewards(Grain.of(np.zeros(len(samples))))
@@ -197,3 +200,32 @@ def test_a_broken_tool_is_no_wrong_answer():
     assert hostile.alive.all()
     assert hostile.hostile.all()
     assert hostile.total().tolist() == [0.0]
+
+
+def test_a_run_with_a_tool_that_was_stopped_ends_with_the_same_numbers(tmp_path):
+    """Evaluated with its tool, and paid by turns."""
+    tasks = {"use": "lookup", "n": 8, "keys": KEYS, "hops": 2}
+    bias = {"QUERY": 3.0, "ANSWER": 2.0, "<end>": -2.0}
+
+    def go(folder: str, steps: int, **more):
+        return train(
+            {
+                "models": {"policy": {"backend": "tabular", "vocab": words(KEYS), "bias": bias}},
+                "tasks": tasks,
+                "reward": "lookup + belief(template='ANSWER {answer}')", "correct": "lookup", "credit": {"use": "igpo", "separate": True},
+                "rollout": {"use": "multi_turn", "tool": "lookup", "stop": [], "turn_tokens": 2, "max_turns": 3},
+                "train": {"steps": steps, "prompts": 4, "samples": 4, "lr": 0.5, "checkpoint_every": 1},
+                "eval": {"tasks": {**tasks, "seed": 9}, "every": 4, "samples": 8, "temperature": 1.0},
+                "threads": 1,
+            },
+            folder=None if more else tmp_path / folder, **more,
+        )  # fmt: skip
+
+    whole = go("whole", 4)
+    go("half", 2)
+    resumed = go("half", 4, resume=tmp_path / "half")
+    kept = [[{k: v for k, v in row.items() if not is_clock(k)} for row in result.metrics] for result in (whole, resumed)]
+    last = [rows[-1] for rows in kept]
+    assert last[0] == last[1]
+    assert kept[0][1]["step"] == 1
+    assert last[0]["eval/pass@1"] > 0

@@ -8,9 +8,9 @@ import numpy as np
 
 from guerdon.backends.base import Model, SamplingParams
 from guerdon.registry import Refused, nearest
-from guerdon.rollouts.core import plain_ids, rollout
+from guerdon.rollouts.core import completed, place, plain_ids, rollout, seed_of
 from guerdon.samples import Context, Sample, Span, Task
-from guerdon.spans import Split, mark
+from guerdon.spans import Split
 
 TEACHER = "{prompt}\n\nSolution:\n{solution}\n\nWrite one short hint that helps to find this solution and does not tell the answer.\nHint:"
 
@@ -49,22 +49,17 @@ def guided(
             else _taught(tasks, context, teacher, teacher_prompt, column, teacher_tokens)
         )
         guides = [[plain_ids(policy, hint.replace("{hint}", text))] * n for text in hints]
-    seed = int(context.rng.integers(2**31)) if context.rng is not None else 0
-    params = SamplingParams(max_tokens, temperature, top_p, top_k, tuple(stop), seed)
+    params = SamplingParams(max_tokens, temperature, top_p, top_k, tuple(stop), seed_of(context))
     prompts = [policy.encode(task.prompt) for task in tasks]
     rows = [(i, guide) for i, several in enumerate(guides) for guide in several]
     completions, usage = policy.sample([np.concatenate([prompts[i], guide]) for i, guide in rows], 1, params)
     context.spend("rollouts", usage)
     samples = []
     for (i, guide), (c,) in zip(rows, completions, strict=True):
-        ids = np.concatenate([guide, c.ids])
-        text, offsets = policy.decode(ids)
-        written = np.arange(len(ids)) >= len(guide)
-        logprobs = np.concatenate([np.full(len(guide), np.nan), c.logprobs])
-        sample = Sample(tasks[i], text, prompts[i], ids, offsets, written, logprobs, c.version, group=i, stop=c.stop)
-        mark(sample, split)
+        sample = completed(policy, tasks[i], i, prompts[i], [(guide, None), (c.ids, c.logprobs)], c.stop, c.version, split)
         mark_guide(sample, (0, len(guide)))
         samples.append(sample)
+    place(samples)
     return samples
 
 

@@ -9,13 +9,13 @@ from fractions import Fraction
 
 import numpy as np
 
-from guerdon.backends.base import Model, SamplingParams
+from guerdon.backends.base import Completion, Model, SamplingParams
 from guerdon.registry import Refused, nearest
-from guerdon.rollouts.core import plain_ids, rollout
+from guerdon.rollouts.core import completed, place, plain_ids, rollout, seed_of
 from guerdon.rollouts.guided import mark_guide
 from guerdon.rollouts.parallel import parallel
 from guerdon.samples import Context, Rewards, Sample, Task
-from guerdon.spans import Split, mark
+from guerdon.spans import Split
 
 STEP = (
     "{prompt}\n\nReference solution:\n{solution}\n\nThe beginning of an attempt, all of it right:\n{before}\n\n"
@@ -71,6 +71,7 @@ def _numbers(text: str) -> list[Fraction]:
 class _Place:
     """The first wrong step of a sample, and what is to stand there."""
 
+    row: int
     sample: Sample
     prompt: np.ndarray
     before: np.ndarray
@@ -81,6 +82,14 @@ class _Place:
     @property
     def prefix(self) -> np.ndarray:
         return np.concatenate([self.prompt, self.before, self.ids]).astype(np.int64)
+
+    def followed(self, policy: Model, split: Split, by: Completion | None = None, written: bool = True) -> Sample:
+        """A sample of what stood before, the new step, `written` or not, and a completion of the policy."""
+        s = self.sample
+        assert s.logprobs is not None
+        pieces: list[tuple[np.ndarray, np.ndarray | None]] = [(self.before, s.logprobs[: len(self.before)])]
+        pieces += [(self.ids, np.full(len(self.ids), np.nan) if written else None), *([(by.ids, by.logprobs)] if by else [])]
+        return completed(policy, s.task, s.group, self.prompt, pieces, by.stop if by else "stop", s.version, split)
 
 
 def _places(
@@ -110,7 +119,7 @@ def _places(
             lead = sample.text[int(offsets[keep - 1, 1]) if keep else 0 : start]
             blank = len(old) - len(old.lstrip())
             new = lead + old[:blank] + step.strip() + old[len(old.rstrip()) :]
-            out[i] = _Place(sample, sample.prompt_ids, sample.ids[:keep], plain_ids(policy, new))
+            out[i] = _Place(i, sample, sample.prompt_ids, sample.ids[:keep], plain_ids(policy, new))
     return out
 
 
@@ -161,10 +170,6 @@ def _asked(
     return [model.decode(several[0].ids)[0].strip().split("\n", 1)[0] for several in completions]
 
 
-def _seed(context: Context) -> int:
-    return int(context.rng.integers(2**31)) if context.rng is not None else 0
-
-
 @rollout(fills=("guide_tokens",))
 def corrected(
     policy: Model, tasks: Sequence[Task], n: int, context: Context, *, column: str = "solution", teacher: str | None = None,
@@ -183,32 +188,19 @@ def corrected(
     samples = parallel(
         policy, tasks, n, context, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, stop=stop, split=split
     )
-    params = SamplingParams(step_tokens, temperature, top_p, top_k, (), _seed(context))
+    params = SamplingParams(step_tokens, temperature, top_p, top_k, (), seed_of(context))
     places = [p for p in _places(policy, samples, context, teacher, column, prompt, params) if p is not None]
     for sample in samples:
         mark_guide(sample, (0, 0))
     if places:
-        completions, usage = policy.sample(
-            [p.prefix for p in places], 1, SamplingParams(max_tokens, temperature, top_p, top_k, tuple(stop), _seed(context))
-        )
+        going_on = SamplingParams(max_tokens, temperature, top_p, top_k, tuple(stop), seed_of(context))
+        completions, usage = policy.sample([p.prefix for p in places], 1, going_on)
         context.spend("rollouts", usage)
         for p, (c,) in zip(places, completions, strict=True):
-            start, end = len(p.before), len(p.before) + len(p.ids)
-            _rewrite(policy, p, split, c.ids, c.logprobs, c.stop, written=False)
-            mark_guide(p.sample, (start, end))
+            samples[p.row] = p.followed(policy, split, c, written=False)
+            mark_guide(samples[p.row], (len(p.before), len(p.before) + len(p.ids)))
+    place(samples)
     return samples
-
-
-def _rewrite(policy: Model, place: _Place, split: Split, ids: np.ndarray, logprobs: np.ndarray, stop: str, written: bool) -> None:
-    """Gives the sample its new step, which counts as written or not, and what follows it."""
-    s = place.sample
-    assert s.logprobs is not None
-    s.logprobs = np.concatenate([s.logprobs[: len(place.before)], np.full(len(place.ids), np.nan), logprobs])
-    s.ids = np.concatenate([place.before, place.ids, ids]).astype(np.int64)
-    s.text, s.offsets = policy.decode(s.ids)
-    s.written, s.stop = np.ones(len(s.ids), dtype=bool), stop
-    s.written[len(place.before) :][: len(place.ids)] = written
-    mark(s, split)
 
 
 @rollout(fills=("intervened",))
@@ -231,17 +223,17 @@ def interventions(
     samples = parallel(
         policy, tasks, n, context, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, stop=stop, split=split
     )
-    params = SamplingParams(step_tokens, temperature, top_p, top_k, (), _seed(context))
+    params = SamplingParams(step_tokens, temperature, top_p, top_k, (), seed_of(context))
     places = [p for p in _places(policy, samples, context, teacher, column, prompt, params) if p is not None]
     for sample in samples:
         sample.meta["intervened"] = 0
     texts = [policy.decode(p.ids)[0] for p in places]
     places = [p for p, text in zip(places, texts, strict=True) if not leaks(text, str(p.sample.task.reference or ""))]
-    continued = SamplingParams(max_tokens, temperature, top_p, top_k, tuple(stop), _seed(context))
+    continued = SamplingParams(max_tokens, temperature, top_p, top_k, tuple(stop), seed_of(context))
     for p, ok in zip(places, _works(policy, places, tries, continued, context, split), strict=True):
         if ok:
-            _rewrite(policy, p, split, np.zeros(0, dtype=np.int64), np.zeros(0), "stop", written=True)
-            p.sample.source, p.sample.meta["intervened"] = "teacher", 1
+            samples[p.row] = p.followed(policy, split)
+            samples[p.row].source, samples[p.row].meta["intervened"] = "teacher", 1
     return samples
 
 
@@ -251,15 +243,9 @@ def _works(policy: Model, places: Sequence[_Place], tries: int, params: Sampling
         return [True] * len(places)
     completions, usage = policy.sample([p.prefix for p in places], tries, params)
     context.spend("rollouts", usage)
-    samples = []
-    for group, (p, several) in enumerate(zip(places, completions, strict=True)):
-        for c in several:
-            ids = np.concatenate([p.before, p.ids, c.ids]).astype(np.int64)
-            text, offsets = policy.decode(ids)
-            logprobs = np.full(len(ids), np.nan)
-            sample = Sample(p.sample.task, text, p.prompt, ids, offsets, np.ones(len(ids), bool), logprobs, group=group, stop=c.stop)
-            mark(sample, split)
-            samples.append(sample)
+    samples = [p.followed(policy, split, c) for p, several in zip(places, completions, strict=True) for c in several]
+    for i, sample in enumerate(samples):
+        sample.group = i // tries
     assert context.score is not None
     rewards = context.score(samples)
     if rewards.outcome is None:

@@ -12,9 +12,9 @@ import numpy as np
 from guerdon.backends.base import Model, SamplingParams
 from guerdon.envs.tools import Asked, Turn, ask
 from guerdon.registry import Refused, find
-from guerdon.rollouts.core import plain_ids, rollout
+from guerdon.rollouts.core import completed, place, plain_ids, rollout, seed_of
 from guerdon.samples import Context, Sample, Span, Task
-from guerdon.spans import Split, mark
+from guerdon.spans import Split
 from guerdon.workers import shared
 
 
@@ -25,9 +25,7 @@ class _Talk:
     task: Task
     group: int
     prompt: np.ndarray
-    ids: list[np.ndarray] = field(default_factory=list)
-    written: list[np.ndarray] = field(default_factory=list)
-    logprobs: list[np.ndarray] = field(default_factory=list)
+    pieces: list[tuple[np.ndarray, np.ndarray | None]] = field(default_factory=list)
     turns: list[Span] = field(default_factory=list)
     history: tuple[Turn, ...] = ()
     size: int = 0
@@ -39,9 +37,7 @@ class _Talk:
         """Tokens of the policy with their log-probabilities, or of the tool without."""
         if logprobs is not None:
             self.turns.append((self.size, self.size + len(ids)))
-        self.ids.append(ids)
-        self.written.append(np.full(len(ids), logprobs is not None))
-        self.logprobs.append(np.full(len(ids), np.nan) if logprobs is None else logprobs)
+        self.pieces.append((ids, logprobs))
         self.size += len(ids)
 
 
@@ -67,7 +63,7 @@ def multi_turn(
     find("tool", name)
     if min(max_turns, max_tokens, turn_tokens) < 1:
         raise Refused(f"multi_turn(max_turns={max_turns}, max_tokens={max_tokens}, turn_tokens={turn_tokens}): each is 1 or more.")
-    seed = int(context.rng.integers(2**31)) if context.rng is not None else 0
+    seed = seed_of(context)
     prompts = [policy.encode(task.prompt) for task in tasks]
     talks = [_Talk(task, group, prompts[group]) for group, task in enumerate(tasks) for _ in range(n)]
     live = talks
@@ -77,7 +73,7 @@ def multi_turn(
         params = SamplingParams(
             min(turn_tokens, max_tokens - min(talk.size for talk in live)), temperature, top_p, top_k, tuple(stop), seed + turn
         )
-        prefixes = prompts if turn == 0 else [np.concatenate([talk.prompt, *talk.ids]) for talk in live]
+        prefixes = prompts if turn == 0 else [np.concatenate([talk.prompt, *(ids for ids, _ in talk.pieces)]) for talk in live]
         completions, usage = policy.sample(prefixes, n if turn == 0 else 1, params)
         context.spend("rollouts", usage)
         for talk, c in zip(live, (c for several in completions for c in several), strict=True):
@@ -87,7 +83,7 @@ def multi_turn(
             cut = len(c.ids) > room or (c.stop == "length" and len(c.ids) == room < turn_tokens)
             talk.stop = "end" if c.stop == "end" and not cut else "length" if cut or not len(c.ids) else None
         asking = [talk for talk in live if talk.stop is None]
-        asked = [Asked(policy.decode(talk.ids[-1])[0], talk.task, talk.history) for talk in asking]
+        asked = [Asked(policy.decode(talk.pieces[-1][0])[0], talk.task, talk.history) for talk in asking]
         for talk, one, reply in zip(asking, asked, ask(name, asked, lambda: context.workers or shared(), given), strict=True):
             if isinstance(reply, str):
                 talk.stop, talk.meta["tool_error"] = "error", reply
@@ -100,24 +96,21 @@ def multi_turn(
             full = not fits or talk.size == max_tokens or turn == max_turns - 1
             talk.stop = "tool" if reply.done else "length" if full else None
         live = [talk for talk in live if talk.stop is None]
-    return [_sample(policy, talk, split) for talk in talks]
+    samples = [_sample(policy, talk, split) for talk in talks]
+    place(samples)
+    return samples
 
 
 def _sample(policy: Model, talk: _Talk, split: Split) -> Sample:
-    ids = np.concatenate(talk.ids).astype(np.int64)
-    text, offsets = policy.decode(ids)
-    sample = Sample(
-        talk.task, text, talk.prompt, ids, offsets, np.concatenate(talk.written), np.concatenate(talk.logprobs), talk.version,
-        group=talk.group, stop=talk.stop, meta={**talk.meta, "replies": [turn.reply for turn in talk.history]},
-    )  # fmt: skip
-    mark(sample, split)
+    sample = completed(policy, talk.task, talk.group, talk.prompt, talk.pieces, talk.stop, talk.version, split)
+    sample.meta |= {**talk.meta, "replies": [turn.reply for turn in talk.history]}
+    assert sample.offsets is not None
     turns = [span for span in talk.turns if span[1] > span[0]]
     starts = [start for start, _ in turns]
-    characters = np.maximum.accumulate(offsets[:, 0]).tolist()
+    first = np.maximum.accumulate(sample.offsets[:, 0]).tolist()
     sample.spans["turn"] = turns
-    sample.marks["turn"] = [(characters[a], max(int(offsets[b - 1, 1]), characters[a])) for a, b in turns]
+    sample.marks["turn"] = [(first[a], max(int(sample.offsets[b - 1, 1]), first[a])) for a, b in turns]
     if split == "turns" and turns:
-        places = [0, *(characters[a] for a in starts[1:]), len(text)]
-        sample.spans["step"] = list(zip(starts, [*starts[1:], len(ids)], strict=True))
-        sample.marks["step"] = list(itertools.pairwise(places))
+        sample.spans["step"] = list(itertools.pairwise([*starts, talk.size]))
+        sample.marks["step"] = list(itertools.pairwise([0, *(first[a] for a in starts[1:]), len(sample.text)]))
     return sample
