@@ -22,6 +22,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from guerdon.envs.tools import Reply as Reply
+    from guerdon.envs.tools import Turn as Turn
+    from guerdon.envs.tools import tool as tool
     from guerdon.recipe import Recipe as Recipe
     from guerdon.recipe import read as read_recipe  # noqa: F401
     from guerdon.registry import Broke as Broke
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from guerdon.training.run import train as train
 
 _WHERE = {
+    "guerdon.envs.tools": ("Reply", "Turn", "tool"),
     "guerdon.recipe": ("Recipe", ("read_recipe", "read")),
     "guerdon.registry": ("Broke", "Refused"),
     "guerdon.samples": ("Batch", "Context", "Rewards", "Sample", "Task", "Verdict", "collate"),
