@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -62,13 +62,14 @@ def test_the_slope_is_a_finite_difference_of_what_held_out_answers_earn(state: i
     rows = [sample(int(x)) for x in rng.integers(3, size=6)] + [sample(int(x), "expert") for x in rng.integers(3, size=3)]
     batch = collate(rows, Rewards(Grain.of(np.zeros(9))), dtype=torch.float64)
     batch.advantages = torch.from_numpy(rng.normal(size=(9, 1)))
+    grad = lambda: cast(torch.Tensor, model.tables["logits"].grad)[0].clone()  # noqa: E731
     gradient = {}
-    for of, name in (("policy", "policy_gradient"), ("expert", "sft")):
-        model.forward_backward(batch, LossCall(name, of=of))
-        gradient[of] = model.tables["logits"].grad[0].clone()
+    for call in (LossCall("policy_gradient", of="policy"), LossCall("sft", of="expert")):
+        model.forward_backward(batch, call)
+        gradient[call.of] = grad()
         model.tables["logits"].grad = None
     backward_apart(model, batch, [LossCall("policy_gradient", of="policy", times=1 - mu), LossCall("sft", of="expert", times=mu)], 1.0)
-    torch.testing.assert_close(model.tables["logits"].grad[0], (1 - mu) * gradient["policy"] + mu * gradient["expert"])
+    torch.testing.assert_close(grad(), (1 - mu) * gradient["policy"] + mu * gradient["expert"])
     model.tables["logits"].grad = None
 
     def earned(share: float) -> float:
