@@ -37,7 +37,6 @@ def test_abstains_without_a_key_and_is_wrong_without_an_answer():
 
 
 def test_all_of_them_or_nothing():
-    texts = ("A", "A, B")
     samples = [
         Sample(Task("t", "q", "A,B", CITIES), f"<answer>{text}</answer>", marks={"answer": [(8, 8 + len(text))]}) for text in ("A", "A, B")
     ]
