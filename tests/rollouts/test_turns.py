@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from guerdon.backends.local import local
 from guerdon.backends.tabular import tabular
 from guerdon.envs.guess import guess
 from guerdon.envs.guess import words as guess_words
 from guerdon.envs.lookup import lookup, words
+from guerdon.envs.tiny import tokenizer
 from guerdon.envs.tools import Reply, tool
 from guerdon.registry import Refused
 from guerdon.rollouts import multi_turn
@@ -200,6 +206,28 @@ def test_a_broken_tool_is_no_wrong_answer():
     assert hostile.alive.all()
     assert hostile.hostile.all()
     assert hostile.total().tolist() == [0.0]
+
+
+@pytest.mark.parametrize(("dtype", "close"), [("float32", 1e-4), ("float64", 1e-9)])
+def test_log_probabilities_of_a_transformer_are_those_of_the_whole_computed_alone(dtype, close):
+    torch.manual_seed(0)
+    size: dict[str, Any] = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, initializer_range=0.3)
+    characters = tokenizer()
+    config = LlamaConfig(vocab_size=len(characters), bos_token_id=None, eos_token_id=1, pad_token_id=0, **size)
+    model = local((LlamaForCausalLM(config).double(), characters), dtype=dtype)
+    tasks = [Task("a", "12*3-4="), Task("b", "7")]
+    context = Context(rng=np.random.default_rng(0))
+    params = {"tool": {"use": "echo", "size": 2}, "stop": tuple("0123456789aeiou"), "turn_tokens": 9, "max_turns": 4, "max_tokens": 50}
+    samples = multi_turn(model, tasks, 4, context, temperature=0.9, **params)
+    assert {s.stop for s in samples} >= {"length"}
+    assert len({len(s.ids) for s in samples if s.ids is not None}) > 2
+    for s in samples:
+        assert s.written is not None
+        assert s.logprobs is not None
+        assert set(s.meta["replies"]) <= {"word word"}
+        alone = model.forward(collate([s], Rewards(Grain.of([0.0]))), temperature=0.9)[0]["logprobs"][0].numpy()
+        np.testing.assert_allclose(s.logprobs[s.written], alone[: len(s.written)][s.written], atol=close, rtol=close)
+        assert s.cut("turn") == [model.decode(s.ids[a:b])[0] for a, b in s.spans["turn"]]
 
 
 def test_a_run_with_a_tool_that_was_stopped_ends_with_the_same_numbers(tmp_path):
