@@ -25,8 +25,8 @@ def vargrad(out: dict[str, Tensor], batch: Batch, floor: float = 0.0, power: flo
     for a backward policy. A row alone in its group adds 0. Goes with `aggregate: row_mean`, and with rows of any origin. Metric balance:
     the loss. Raises Refused for a reward of 0 or below without a floor. Source: arXiv:2406.05673, its released code.
     """
-    w = row_weights(batch)
     d = row_sums(out["logprobs"], batch) - log_reward(batch, floor, power)
+    w = row_weights(batch).to(d)
     groups = int(batch.group.max()) + 1 if len(batch) else 0
     total, size = (w.new_zeros(groups).index_add(0, batch.group, x) for x in (w * d, w))
     value = (w * (d - (total / size.clamp(min=1e-12))[batch.group]) ** 2).sum()
