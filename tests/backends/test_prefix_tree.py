@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from guerdon.backends import prefix, sampling, trie
 from guerdon.backends.base import LossCall, SamplingParams
@@ -166,6 +166,31 @@ def test_gradients_are_those_of_the_rows_alone_and_the_same_bits_every_time(dtyp
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(again[0], other) for other in again[1:])
+
+
+@pytest.mark.parametrize("name", ["tied, norms on heads", "learned positions"])
+def test_other_families_share_too(name: str):
+    torch.manual_seed(0)
+    ids: dict[str, Any] = dict(vocab_size=len(CHARACTERS), bos_token_id=None, eos_token_id=1, pad_token_id=0, initializer_range=0.3)
+    qwen = Qwen3Config(**SIZE, **ids, head_dim=8, tie_word_embeddings=True)
+    gpt = GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, **ids)
+    pair = (Qwen3ForCausalLM(qwen) if name.startswith("tied") else GPT2LMHeadModel(gpt), CHARACTERS)
+    model, plain = local(pair, dtype="float64"), local(pair, dtype="float64", prefix_sharing=False)
+    batch = collated(model, tree_rows())
+    mine, used = gradient(model, batch)
+    assert used.new == len(prefixes(tree_rows()))
+    theirs, _ = gradient(plain, batch)
+    torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9 * float(theirs.abs().max()))
+
+
+def test_bfloat16_stays_near():
+    model, plain = local(MODEL, dtype="bfloat16"), local(MODEL, dtype="bfloat16", prefix_sharing=False)
+    batch = collated(model, tree_rows())
+    a, b = (each.forward(batch)[0]["logprobs"] for each in (model, plain))
+    assert a.dtype == torch.float32
+    assert (a - b).abs().max() < 0.5
+    mine, theirs = gradient(model, batch)[0], gradient(plain, batch)[0]
+    assert torch.nn.functional.cosine_similarity(mine, theirs, dim=0) > 0.99
 
 
 def test_micro_batches_keep_what_they_share_and_count_it_each():

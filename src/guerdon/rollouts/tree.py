@@ -79,9 +79,9 @@ def tree(
     missing in the end are answers of their own.
 
     by "entropy": `width` whole answers (n / (branch + 1) unless said); then each answer is left at its `branch` tokens of highest entropy,
-    where another token is drawn and a new answer goes on from there, which is then left in the same way, until there are n. Likelier
-    places come first. by "tokens": the same behind the texts `marks`, at `branch` of them in each answer, drawn at random. A new answer may
-    repeat by chance tokens of the one that it left; these are then drawn, and counted by `usage`, again.
+    where the token is drawn again and a new answer goes on from there, which is then left in the same way, until there are n; every
+    answer's first place comes before any one's second. by "tokens": the same behind the texts `marks`, at `branch` of them in each answer,
+    taken at random. A new answer may repeat by chance tokens of the one that it left; `usage` then counts these again.
 
     Every level is one call of the backend for all tasks, and siblings have random numbers of their own. budget_tokens: a task on whose tree
     so many tokens were drawn forks no more; it may then have fewer than n leaves. meta "forked": how many tokens a leaf took over from
@@ -100,7 +100,6 @@ def tree(
     seed = seed_of(context)
     rng = np.random.default_rng(seed)
     want = ("entropy",) if by == "entropy" else ()
-
     steps = (*(cut or CUTS.get(split, ())), *stop)
 
     def grow(asked: Sequence[tuple[_Tree, _Branch]], by_step: bool) -> list[_Branch]:
