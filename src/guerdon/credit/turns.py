@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
-from guerdon.credit.core import credit
+from guerdon.credit.core import credit, on_tokens
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -22,23 +24,24 @@ def igpo(batch: Batch, gamma: float = 1.0, separate: bool = False, eps: float = 
     A turn is a step. r_t is its step reward, such as `belief`; the outcome is added to the reward of the sample's last turn. mean and std
     (with n - 1) are of all rewards of all turns of the group's living samples, or with `separate` of the step rewards and of the outcomes
     each apart. A turn without a reward is in neither and adds 0; so does a group with one reward, or with equal ones. A sample without
-    steps is one turn: with outcomes alone this is `grpo` on all of a sample's turns. (The paper's formula; its release subtracts the mean of the
-    returns at each token position of the group and divides by nothing.) Source: arXiv:2510.14967 (IGPO).
+    steps is one turn: with outcomes alone this is `grpo` on all of a sample's turns. (The paper's formula; its release subtracts the mean
+    of the returns at each token position of the group and divides by nothing.) Source: arXiv:2510.14967 (IGPO).
     """
-    turn = torch.where((batch.step_of >= 0).any(1, keepdim=True), batch.step_of, 0)
+    last = batch.step_of.amax(1)
+    if bool((last < 0).any()):
+        batch = replace(batch, step_of=torch.where(last[:, None] < 0, 0, batch.step_of))
+        last = last.clamp(min=0)
     gain, known, outcome, judged = _rewards(batch)
-    width = max(gain.shape[1], int(turn.max()) + 1 if turn.numel() else 1)
-    gain, known = (torch.nn.functional.pad(x, (0, width - x.shape[1])) for x in (gain, known))
-    last = torch.arange(width, device=turn.device) == turn.amax(1, keepdim=True)
+    width = max(gain.shape[1], int(last.max()) + 1 if len(last) else 1)
+    gain, known = (F.pad(x, (0, width - x.shape[1])) for x in (gain, known))
+    ends = (torch.arange(width, device=last.device) == last[:, None]) & judged[:, None]
     if separate:
-        a = _normalised(gain, known, batch.group, eps) + last * _normalised(outcome[:, None], judged[:, None], batch.group, eps)
+        a = _normalised(gain, known, batch.group, eps) + ends * _normalised(outcome[:, None], judged[:, None], batch.group, eps)
     else:
-        ends = last & judged[:, None]
         a = _normalised(torch.where(ends, gain + outcome[:, None], gain), known | ends, batch.group, eps)
     for t in range(width - 2, -1, -1):
         a[:, t] += gamma * a[:, t + 1]
-    on_tokens = a.gather(1, turn.clamp(min=0)) if turn.shape[1] else a[:, :0]
-    return torch.where(batch.mask & batch.alive[:, None] & (turn >= 0), on_tokens, 0.0)
+    return on_tokens(a, batch, outside="zero")
 
 
 def _rewards(batch: Batch) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"], Float[Tensor, " n"], Bool[Tensor, " n"]]:
