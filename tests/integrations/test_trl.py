@@ -14,6 +14,7 @@ import torch
 pytest.importorskip("trl", reason="trl lives in the environment of `make test-integrations`")
 
 from datasets import Dataset
+from transformers import AutoTokenizer
 from trl import GRPOConfig
 
 import guerdon as g
@@ -253,6 +254,33 @@ def test_fields_are_those_of_the_samples_tokens(tmp_path):
             for name in ("logprobs", "ref_logprobs"):  # before the first step the policy is the reference
                 torch.testing.assert_close(batch.fields[name][i, :n], expected, atol=1e-4, rtol=0)
             torch.testing.assert_close(batch.fields["entropy"][i, :n], -(logps.exp() * logps).sum(-1), atol=1e-4, rtol=0)
+
+
+def test_evaluation_has_groups_of_its_own_and_teaches_no_shape(tmp_path):
+    tasks = arithmetic(n=3, steps=[2, 3], low=1, high=9, ops="+-", within=[0, 20])
+    data = Dataset.from_list([{"prompt": t.prompt, "reference": t.reference} for t in tasks])
+    changes = {"num_generations_eval": 2, "per_device_eval_batch_size": 6}
+    made = trainer(tmp_path, "trl_letters | multiplier(threshold=0.5)", "dr_grpo", changes, eval_dataset=data)
+    before = made.reward.scorer.state_dict()
+    found = made.evaluate()
+    assert [s.group for s in made.scored[0]] == [0, 0, 1, 1, 2, 2]
+    assert made.reward.scorer.state_dict()["shapes"] == before["shapes"]
+    assert found["eval_guerdon/trl_letters"] > 0
+
+
+def test_conversations(tmp_path):
+    words = AutoTokenizer.from_pretrained(str(named_policy("tiny")))
+    words.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    data = Dataset.from_list([{"prompt": [{"role": "user", "content": "1+2="}], "level": 3}] * 8)
+    made = GuerdonGRPOTrainer(
+        str(named_policy("tiny")), fields + letters, "dr_grpo", train_dataset=data, args=config(tmp_path), processing_class=words
+    )
+    made.train()
+    sample = made.scored[0][-1]
+    assert seen["messages"] == [{"role": "user", "content": "1+2="}, {"role": "assistant", "content": sample.text}]
+    assert seen["meta"] == {"level": 3}
+    assert words(sample.text)["input_ids"] == [i for i in sample.ids.tolist() if i not in words.all_special_ids]
+    assert sample.spans["step"]
 
 
 @pytest.mark.filterwarnings("ignore:You are using 'rollout_func'")

@@ -254,6 +254,29 @@ def test_our_clipped_loss_agrees_with_verls(mode, shared):
     assert 0 <= metrics["actor/guerdon_clip_fraction"] <= 1
 
 
+@pytest.mark.parametrize("name", [piece.name for piece in ours.pieces("loss") if ours.on_tokens(piece.name)])
+def test_losses_read_no_more_than_verl_shows(name, awkward):
+    """Value and gradient of a batch equal those where ids, steps, tree, groups and rewards are gone."""
+    piece, checked = ours.find("loss", name), 0
+    for seed in range(10):
+        batch = awkward(seed)
+        live = batch.mask & (batch.weights != 0)
+        if not bool(live.any()):
+            continue
+        new = (batch.fields["logprobs"].nan_to_num() - 0.3 * torch.rand(batch.ids.shape, dtype=torch.float64)).requires_grad_()
+        whole, _ = piece.fn({"logprobs": new}, batch)
+        [expected] = torch.autograd.grad(whole, new)
+        nothing = Rewards(Grain.of(np.zeros(len(batch))))
+        bare = ours.bare_batch(batch.mask, nothing, torch.zeros(len(batch), dtype=torch.long), {"logprobs": batch.fields["logprobs"]})
+        bare = ours.replace(bare, weights=batch.weights, advantages=batch.advantages)
+        value, _ = piece.fn({"logprobs": new}, bare)
+        [gradient] = torch.autograd.grad(value, new)
+        torch.testing.assert_close(value, whole)
+        torch.testing.assert_close(gradient, expected)
+        checked += 1
+    assert checked > 5
+
+
 def test_a_loss_with_parameters_of_its_own():
     loss = ours.register_loss({"use": "ppo_clip", "clip": 0.05}, "guerdon_tight")
     new, old = torch.tensor([[0.0, -1.0]]), torch.tensor([[-0.5, -1.0]])

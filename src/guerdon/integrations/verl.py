@@ -28,7 +28,7 @@ from guerdon.samples import Batch, Grain, Rewards, Sample, State, Task
 from guerdon.scoring.cache import Cache
 from guerdon.tree import Tree
 
-OUTCOME = ("grpo", "dr_grpo", "rloo", "reinforce_pp")
+OUTCOME = ("grpo", "dr_grpo", "rloo", "gpg", "reinforce_pp", "three_sigma")
 """Credits that read nothing but rewards, mask and group."""
 
 TRAINER = "use a trainer `guerdon_sync`, `guerdon_colocate_async` or `guerdon_separate_async`, which sees whole groups."
@@ -191,7 +191,7 @@ def loss_of(name: str, params: Mapping[str, Any]) -> Callable[..., Any]:
 
     Our losses are sums whose denominators are weights; the weights are the derivative of verl's `agg_loss` by each token's term, so every
     `loss_agg_mode`, and any split over micro-batches and ranks, comes out as verl means it. `clip` and `clip_high` are the actor's
-    clip_ratio_low and clip_ratio_high unless set. The metrics are means over the weights.
+    clip_ratio_low and clip_ratio_high, 0.2 each where nothing is said, unless set here. The metrics are means over the weights.
     """
     piece = find("loss", name)
     takes = piece.fn.__code__.co_varnames[: piece.fn.__code__.co_argcount]
