@@ -323,9 +323,11 @@ class Rewards:
         if self.token is not None:
             width = min(t, self.token.value.shape[1])
             out[:, :width] += self.token.value[:, :width]
-        if self.outcome is not None:
-            where = columns < lengths[:, None] if place == "all" else columns == lengths[:, None] - 1
-            out += self.outcome.value[:, None] * where
+        if self.outcome is not None and place == "all":
+            out += self.outcome.value[:, None] * (columns < lengths[:, None])
+        elif self.outcome is not None:
+            rows = np.flatnonzero(lengths)
+            out[rows, lengths[rows] - 1] += self.outcome.value[rows]
         if self.step is not None:
             inside = (step_of >= 0) & (step_of < self.step.value.shape[1])
             if place == "last":

@@ -64,8 +64,9 @@ def gae(batch: Batch, gamma: float = 1.0, lam: float = 0.95) -> Float[Tensor, "n
     position = _positions(batch)
     reward = _pack(batch.token_rewards, position)
     values = _pack(torch.where(batch.mask, batch.field("values").to(reward.dtype), 0.0), position)
-    following = F.pad(values[:, 1:], (0, 1))
-    return _unpack(_decay_sum(reward + gamma * following - values, gamma * lam), position, batch)
+    delta = reward - values
+    delta[:, :-1].add_(values[:, 1:], alpha=gamma)
+    return _unpack(_decay_sum(delta, gamma * lam), position, batch)
 
 
 def lambda_returns(batch: Batch, gamma: float = 1.0, lam: float = 1.0) -> Float[Tensor, "n t"]:
