@@ -37,14 +37,14 @@ def lucky(text: str, reference: str) -> float:
 
 
 @reward(inline=True, grain="step", pure=False)
-def critic(steps: list[str], reference: str) -> list[float]:
+def critiques(steps: list[str], reference: str) -> list[float]:
     """The share of critiques that call the step right."""
     right = [step.strip() == word for step, word in zip(steps, reference.split(), strict=False)]
     return [float(np.mean((CHANCE[0].random(CRITIQUES) < NOISE) != r)) for r in right]
 
 
 @backend(capabilities=CAPABILITIES)
-def chain(path: str | None = None, trainable: bool = True) -> States:
+def lucky_chain(path: str | None = None, trainable: bool = True) -> States:
     closed = np.array([0.0] * len(MOVES) + [-30.0])
     return States(MOVES, lambda prompt, written: [(0, *prompt, len(written))], lambda row: closed, path)
 
@@ -58,7 +58,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     CHANCE[0] = np.random.default_rng(seed)
     credit = {"baseline": "grpo", "method": "capo", "ablated": {"use": "capo", "process": 0.0}}[variant]
     rows = learn(
-        "chain", tasks(), seed, reward="lucky" if variant == "baseline" else "lucky + critic", correct="all_right", credit=credit,
+        "lucky_chain", tasks(), seed, reward="lucky" if variant == "baseline" else "lucky + critiques", correct="all_right", credit=credit,
         rollout={"use": "parallel", "max_tokens": LENGTH}, train={"steps": STEPS},
     )  # fmt: skip
     solved = [row["pass@1"] for row in rows]

@@ -57,7 +57,7 @@ TASKS = [Task(str(i), f"task {i}", " ".join(np.random.default_rng(i).choice(["a"
 
 
 @backend(capabilities=CAPABILITIES)
-def walker(path: str | None = None, trainable: bool = True) -> States:
+def wanderer(path: str | None = None, trainable: bool = True) -> States:
     """At first a line in five is `so`, and a walk of n moves ends with a chance that grows to a half at four."""
     names = [*MOVES, SO]
 
@@ -72,7 +72,7 @@ def walker(path: str | None = None, trainable: bool = True) -> States:
 
 def measure(variant: str, seed: int) -> dict[str, Any]:
     rows = learn(
-        "walker", TASKS, seed, reward=f"{REWARDS[variant]} + 0 * lines_written", correct="arrived",
+        "wanderer", TASKS, seed, reward=f"{REWARDS[variant]} + 0 * lines_written", correct="arrived",
         credit="grpo" if variant == "baseline" else {"use": "igpo", "separate": True},
         rollout={"use": "parallel", "max_tokens": MOST}, train={"steps": STEPS},
     )  # fmt: skip

@@ -41,7 +41,7 @@ def tests(text: str) -> Verdict:
 
 
 @reward(inline=True)
-def solved(text: str) -> float:
+def all_pass(text: str) -> float:
     return float(all(passes(text)))
 
 
@@ -52,9 +52,9 @@ def constant(text: str) -> float:
 
 @backend(capabilities=CAPABILITIES)
 def programs(path: str | None = None, trainable: bool = True) -> States:
-    """The kind of program first, then an edge a word; an edge is treated in one program of five at first."""
+    """The kind of program first, then an edge a word; an edge is treated in one program of twenty at first."""
     kind = np.array([0.0] * 3 + [-30.0] * 3)
-    edge = np.array([-30.0] * 3 + [np.log(0.25), 0.0, -30.0])
+    edge = np.array([-30.0] * 3 + [np.log(1 / 19), 0.0, -30.0])
     return States(
         [*KINDS, *EDGES], lambda prompt, written: [(len(written), *prompt, *written[:1])], lambda row: edge if row[0] else kind, path
     )
@@ -62,9 +62,9 @@ def programs(path: str | None = None, trainable: bool = True) -> States:
 
 def measure(variant: str, seed: int) -> dict[str, Any]:
     weights = {"method": "", "ablated": "(alpha=0, sigma=1000)"}.get(variant, "")
-    expression = "tests" if variant == "baseline" else f"solved + (tests | verpo{weights})"
+    expression = "tests" if variant == "baseline" else f"all_pass + (tests | verpo{weights})"
     rows = learn(
-        "programs", [Task(str(i), f"task {i}") for i in range(4)], seed, reward=f"{expression} + 0 * constant", correct="solved",
+        "programs", [Task(str(i), f"task {i}") for i in range(4)], seed, reward=f"{expression} + 0 * constant", correct="all_pass",
         credit="dr_grpo" if variant == "baseline" else "verpo", rollout={"use": "parallel", "max_tokens": 3}, train={"steps": STEPS},
     )  # fmt: skip
     right, fooled = ([row[name] for row in rows] for name in ("pass@1", "reward/constant"))
