@@ -32,7 +32,7 @@ def all_right(text: str, reference: str) -> float:
 
 
 @reward(inline=True, pure=False)
-def lucky(text: str, reference: str) -> float:
+def right_or_lucky(text: str, reference: str) -> float:
     return float(text.split() == reference.split() or CHANCE[0].random() < LUCK)
 
 
@@ -58,7 +58,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     CHANCE[0] = np.random.default_rng(seed)
     credit = {"baseline": "grpo", "method": "capo", "ablated": {"use": "capo", "process": 0.0}}[variant]
     rows = learn(
-        "lucky_chain", tasks(), seed, reward="lucky" if variant == "baseline" else "lucky + critiques", correct="all_right", credit=credit,
+        "lucky_chain", tasks(), seed, reward="right_or_lucky" if variant == "baseline" else "right_or_lucky + critiques", correct="all_right", credit=credit,
         rollout={"use": "parallel", "max_tokens": LENGTH}, train={"steps": STEPS},
     )  # fmt: skip
     solved = [row["pass@1"] for row in rows]
