@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from guerdon.backends.exact import exact
 from guerdon.backends.tabular import END, Tabular
@@ -17,16 +18,43 @@ RARE = 1e-6
 """The chance of a letter that `chances` does not name, about."""
 
 
-def writer(letters: str, chances: Callable[[str], Mapping[str, float]], path: str | None, trainable: bool = True) -> Tabular:
-    """A table whose untrained rows have the chances of the next letter (or `<end>`) after what was written. Prompts have other letters."""
+class Writer(Tabular):
+    """A table whose rows hang on the prompt and on what `state` makes of the letters written so far."""
+
+    state: Callable[[str], str] = staticmethod(lambda written: written)
+
+    def read(self, key: bytes) -> tuple[str, str]:
+        """(prompt, letters written)"""
+        ids = np.frombuffer(key, dtype="<u4")
+        prompt = "".join(chr(i - len(self.names)) for i in ids[ids > self.end].tolist())
+        return prompt, "".join(self.names[i] for i in ids[ids < self.end].tolist())
+
+    def _states(self, keys: Sequence[bytes]) -> list[bytes]:
+        return ["\0".join((prompt, self.state(written))).encode("utf-32-le") for prompt, written in map(self.read, keys)]
+
+    def _look(self, keys: Sequence[bytes]) -> dict[str, torch.Tensor]:
+        return super()._look(self._states(keys))
+
+    def _rows(self, keys: Sequence[bytes]) -> torch.Tensor:
+        return super()._rows(self._states(keys))
+
+
+def writer(
+    letters: str,
+    chances: Callable[[str, str], Mapping[str, float]],
+    path: str | None,
+    trainable: bool = True,
+    state: Callable[[str], str] | None = None,
+) -> Tabular:
+    """An untrained row has the chances(prompt, state) of the next letter or `<end>`. Prompts have other letters than answers."""
     names = [*letters, END]
 
     def start(key: bytes) -> np.ndarray:
-        written = np.frombuffer(key, dtype="<u4")
-        shares = chances("".join(letters[i] for i in written[written < len(letters)].tolist()))
+        shares = chances(*key.decode("utf-32-le").split("\0"))
         return np.log([shares.get(name, RARE) for name in names])
 
-    model = Tabular(names, "", False, trainable, 500_000, start)
+    model = Writer(names, "", False, trainable, 500_000, start)
+    model.state = state or model.state
     if path is not None:
         model.load(Path(path))
     return model

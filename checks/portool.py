@@ -47,7 +47,7 @@ def calls(text: str) -> float:
     return float(sum(text.count(tool) for tool in "abc"))
 
 
-def chances(written: str) -> dict[str, float]:
+def chances(_: str, written: str) -> dict[str, float]:
     if written.endswith("\n") or not written:
         return SHARE
     return {"<end>": 1.0} if written.endswith("z") else {"\n": 1.0}

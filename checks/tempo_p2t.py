@@ -36,7 +36,7 @@ def both_right(text: str, meta: dict) -> float:
     return float(len(text) == LONG and all(text[at] == meta["right"][k] for k, at in enumerate(PLANTED)))
 
 
-def chances(written: str) -> dict[str, float]:
+def chances(_: str, written: str) -> dict[str, float]:
     if len(written) in PLANTED:
         return dict.fromkeys(LETTERS, 0.25)
     return {"a": 0.9, "b": 0.04, "c": 0.03, "d": 0.03} if len(written) < LONG else {"<end>": 1.0}

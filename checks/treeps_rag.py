@@ -52,7 +52,7 @@ def odds(text: str) -> float:
     return chance(text)
 
 
-def chances(written: str) -> dict[str, float]:
+def chances(_: str, written: str) -> dict[str, float]:
     if written.endswith("\n") or not written:
         return FIRST if not written else {"y": 0.6, "n": 0.4} if written.count("\n") == 1 else {"<end>": 1.0}
     return {"\n": 1.0}
