@@ -15,7 +15,7 @@ pytest.importorskip("trl", reason="trl lives in the environment of `make test-in
 
 from datasets import Dataset
 from transformers import AutoTokenizer
-from trl import GRPOConfig
+from trl import GRPOConfig, GRPOTrainer
 
 import guerdon as g
 from guerdon.credit import credit
@@ -124,6 +124,17 @@ def test_columns_are_meta_and_messages_are_kept():
 
 def test_trainer_state_is_the_progress():
     assert call(when, ["x"], {"trainer_state": SimpleNamespace(global_step=3, max_steps=12)}) == [0.25]
+
+
+def test_trls_own_trainer_takes_it(tmp_path):
+    data = Dataset.from_list([{"prompt": "1+2=", "reference": "3"}] * 4 + [{"prompt": "2+2=", "reference": "4"}] * 4)
+    made = GRPOTrainer(str(named_policy("tiny")), reward_funcs("arithmetic + 0.1 * trl_place"), config(tmp_path), data)
+    made.train()
+    assert made.reward_func_names == ["arithmetic + 0.1 * trl_place"]
+    logged = made.state.log_history[0]
+    assert logged["guerdon/trl_place"] == pytest.approx(1.5)  # of 0, 1, 2, 3 in each whole group
+    assert logged["reward"] == pytest.approx(logged["guerdon/arithmetic"] + 0.15, abs=1e-5)
+    assert logged["guerdon/share failed"] == 0
 
 
 def test_a_reward_of_groups_sees_neighbours_of_one_prompt():
@@ -237,6 +248,17 @@ def test_logged_advantages_are_ours(tmp_path):
     r = np.array([sum(map(ord, s.text)) / 1000 for s in made.scored[0]])
     expected = r - r.reshape(-1, 4).mean(1).repeat(4)
     np.testing.assert_allclose(list(made._logs["advantages"]), expected, atol=1e-5)
+
+
+def test_a_numeric_column_is_a_field(tmp_path):
+    @credit(needs=("steps",), name="trl_column_credit")
+    def column(batch):
+        return batch.fields["steps"][:, None] * batch.mask
+
+    made = trainer(tmp_path, letters, "trl_column_credit")
+    [given] = loss_inputs(made)
+    assert set(given["advantages"][:, 0].tolist()) <= {2.0, 3.0}
+    assert [s.task.meta["steps"] for s in made.scored[0]] == made.batch.advantages[:, 0].tolist()
 
 
 def test_fields_are_those_of_the_samples_tokens(tmp_path):

@@ -208,7 +208,8 @@ class GuerdonGRPOTrainer(GRPOTrainer):
         **kwargs: Any,
     ) -> None:
         beta = 0.0 if args is None else args.beta
-        self.credit = Credit(credit, "TRL", ("logprobs", "entropy", *(["ref_logprobs"] if beta else [])))
+        columns = getattr(kwargs.get("train_dataset"), "column_names", None) or []  # numeric ones are fields, as everywhere
+        self.credit = Credit(credit, "TRL", ("logprobs", "entropy", *(["ref_logprobs"] if beta else []), *columns))
         refuse_settings(args, kwargs)
         self.reward = RewardFunc(reward, context, reference=reference, split=split, tokenizer=None, generations=None, **(engine or {}))
         self.scored: tuple[list[Sample], Rewards, slice] | None = None
@@ -255,6 +256,7 @@ class GuerdonGRPOTrainer(GRPOTrainer):
                     logprobs=None if logprobs is None else np.array([np.nan if x is None else x for x in logprobs[i]], dtype=np.float64),
                     stop="end" if len(row) and row[-1] in ends else "length",
                     messages=conversation(task, completion),
+                    meta=dict(task.meta),
                 )
             )
         return made
