@@ -1,7 +1,8 @@
 """DNO: where preferences run in a circle, the average of its policies is hard to beat; the answer with the best single score is not.
 
-16 answers on `tabular`: three kinds of three that beat one another in a circle (0.9), and seven that lose to all of these, to the first kind
-most often, so that it has the highest Bradley-Terry reward. 30 iterations of 5 updates, 32 answers each; chances within a group are exact.
+16 answers on `tabular`: three kinds of three that beat one another in a circle (0.9), and seven that lose to all of these, to the first
+kind most often, so that it has the highest Bradley-Terry reward. 30 iterations of 5 updates, 32 answers each; chances within a group are
+exact.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
         seen = learn(
             [Task("t", "q")], N, seed, reference={}, reward=f"objective(seed={seed}) + 0 * {second}", credit=None, aggregate="pair_mean",
             keep={"use": "bradley_terry", "weight": w if variant == "baseline" else 1.0, "seed": seed}, rollout={"use": "uniform_words"},
-            loss=loss, train={"steps": 80, "samples": 1024, "lr": 0.15, "schedule": "linear"},
+            loss=loss, train={"steps": 60, "samples": 256, "lr": 0.15, "schedule": "linear"},
         )  # fmt: skip
         p, best = seen[-1, 0], np.exp(np.array([w, 1 - w]) @ r)
         best /= best.sum()

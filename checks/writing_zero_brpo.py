@@ -1,8 +1,8 @@
 """BRPO: a judge of pairs, compared within the group, is not won over by padding that a scalar reward model likes.
 
-A policy on `tabular` writes up to 8 words: `good` and `bad` ones, and `pad`. True quality is what the good words outnumber the bad by, over
-8. The scalar model adds 0.2 for each pad, as one trained on pairs in which the longer text won would. The judge compares the quality of two
-texts; 15% of its verdicts are turned round, and a fifth of them go to the first shown whatever stands there; both orders are asked. 60
+A policy on `tabular` writes up to 6 words: `good` and `bad` ones, and `pad`. True quality is what the good words outnumber the bad by, over
+6. The scalar model adds 0.2 for each pad, as one trained on pairs in which the longer text won would. The judge compares the quality of two
+texts; 15% of its verdicts are turned round, and a fifth of them go to the first shown whatever stands there; both orders are asked. 100
 updates, groups of 16.
 """
 
@@ -19,13 +19,13 @@ from guerdon.rewards.pairwise import tournament
 from guerdon.samples import Sample, Task, Verdict
 
 CLAIM = (
-    "after 60 updates the scalar reward with GRPO writes more than 3 times the pads of the start and BRPO less than 1.3 times, and BRPO's "
+    "after 100 updates the scalar reward with GRPO writes more than 3 times the pads of the start and BRPO less than 1.3 times, and BRPO's "
     "true quality is at least 0.1 higher (means of the seeds)"
 )
 BASELINE = "a scalar reward with a leaning to padding, credit grpo"
 METHOD = "verdicts on pairs with one reference of the group, credit brpo; without its key term, the pairs: the scalar's differences"
-SEEDS = (0, 1, 2, 3, 4)
-LONG = 8
+SEEDS = (0, 1, 2)
+LONG = 6
 
 
 @reward(inline=True)
@@ -70,7 +70,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
             rollout={"use": "parallel", "max_tokens": LONG}, credit="grpo" if variant == "baseline" else "brpo",
             keep=[] if variant == "baseline" else ["fair_reference"], folder=Path(folder) / "run",
             train={
-                "steps": 60, "prompts": 2, "samples": 16, "lr": 0.1, "max_refills": 2, "samples_every": 10_000, "checkpoint_every": 10_000,
+                "steps": 100, "prompts": 2, "samples": 16, "lr": 0.3, "max_refills": 2, "samples_every": 10_000, "checkpoint_every": 10_000,
             },
         )  # fmt: skip
     good, pad = ([row[f"reward/{name}"] for row in run.metrics if f"reward/{name}" in row] for name in ("quality", "pads"))
