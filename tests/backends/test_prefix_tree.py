@@ -301,6 +301,32 @@ def test_a_prompt_given_twice_shares_lines_and_draws_apart():
     assert used.prompt - used.cached == 8
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt"])
+def test_prompts_that_begin_alike_are_computed_once_as_far_as_they_do(name: str):
+    """Two systems with several questions each, one prompt that is the beginning of another, and one alone."""
+    torch.manual_seed(0)
+    gpt = GPT2Config(
+        n_embd=32, n_layer=2, n_head=4, n_positions=128, vocab_size=len(CHARACTERS), eos_token_id=1, pad_token_id=0, initializer_range=0.3
+    )
+    pair = MODEL if name == "llama" else (GPT2LMHeadModel(gpt), CHARACTERS)
+    model, plain = local(pair, dtype="float64"), local(pair, dtype="float64", prefix_sharing=False)
+    one, two = "12*3-4+15=" * 3, "7-6+5=" * 4
+    prompts = (one + "1", two + "22", one + "234", one, "99", two + "3", one + "2")
+    seen: list[int] = []
+    hook = model.backbone.register_forward_pre_hook(lambda module, args, given: seen.append(given["input_ids"].numel()), with_kwargs=True)
+    groups, used = sample(model, 3, prompts, ("entropy",))
+    hook.remove()
+    wanted, whole = sample(plain, 3, prompts, ("entropy",))
+    distinct_prompts = {prompt[: t + 1] for prompt in prompts for t in range(len(prompt))}
+    assert used.prompt - used.cached == len(distinct_prompts) < sum(map(len, prompts)) == whole.prompt - whole.cached
+    assert seen[0] < len(prompts) * max(map(len, prompts)) / 2
+    assert used.prompt == whole.prompt == 3 * sum(map(len, prompts))
+    for a, b in zip((c for g in groups for c in g), (c for g in wanted for c in g), strict=True):
+        assert a.ids.tolist() == b.ids.tolist()
+        np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-9)
+        np.testing.assert_allclose(a.more["entropy"], b.more["entropy"], atol=1e-9)
+
+
 def test_greedy_costs_the_same_however_many():
     model = local(MODEL)
     seen: list[int] = []

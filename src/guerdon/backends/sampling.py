@@ -15,6 +15,7 @@ from guerdon.backends.base import Completion, SamplingParams, Usage
 from guerdon.backends.prefix import Prompts, run
 from guerdon.backends.refuse import check
 from guerdon.backends.tokens import Stops
+from guerdon.backends.trie import prefill
 from guerdon.registry import Broke
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Engine:
     """Positions that the cache may hold at a time."""
     rows: int
     """Rows that may run at a time."""
+    packs: bool = False
+    """Whether the model follows a mask of its caller's (`prefix.packs`)."""
 
 
 def sample(engine: Engine, prefixes: Sequence[np.ndarray], n: int, params: SamplingParams, stops: Stops, entropy: bool = False):
@@ -72,7 +75,7 @@ def decode(
     """One batch: prefill of its distinct prompts, then a token a step for every line: the rows whose tokens so far are the same."""
     prompts = Prompts.of([torch.as_tensor(prefixes[i]) for i, _ in rows], engine.device)
     cache = DynamicCache(config=engine.backbone.config)
-    last = run(engine.backbone, prompts.ids, prompts.mask if prompts.padded else None, prompts.positions, cache)[:, -1]
+    last, computed = prefill(engine.backbone, prompts, cache, engine.packs)
     logits, lengths, mask = engine.project(last), prompts.lengths, prompts.mask if prompts.padded else None
     make_room(cache, len(rows), params.max_tokens)
 
@@ -127,7 +130,7 @@ def decode(
         )
         for r, k in enumerate(size.tolist())
     ]
-    given, computed = sum(len(prefixes[i]) for i, _ in rows), int(prompts.lengths.sum())
+    given = sum(len(prefixes[i]) for i, _ in rows)
     return completions, Usage(prompt=given, cached=given - computed, new=new)
 
 

@@ -135,8 +135,9 @@ class TorchModel:
         if texts not in self._stops:
             self._stops[texts] = Stops(self.tokens, texts, self.vocabulary)
         engine = sampling.Engine(
-            self.backbone, self.project, self.device, self.tokens.ends, self.version, self.cache_tokens, max(1, LOGITS // self.vocabulary)
-        )
+            self.backbone, self.project, self.device, self.tokens.ends, self.version, self.cache_tokens,
+            max(1, LOGITS // self.vocabulary), self.packs,
+        )  # fmt: skip
         with torch.no_grad(), self.cast():
             return sampling.sample(engine, prefixes, n, params, self._stops[texts], "entropy" in want)
 

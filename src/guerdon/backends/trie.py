@@ -139,6 +139,52 @@ def states_trie(backbone: Any, prompts: Prompts, ids: Int[Tensor, "n t"], trie: 
     return Take.apply(out.flatten(0, 1), line * len(at) + torch.where(parent < 0, width - 1, place[parent]))  # pyright: ignore
 
 
+def prefill(backbone: Any, prompts: Prompts, cache: Any, packs: bool) -> tuple[Float[Tensor, "k d"], int]:
+    """The state behind each prompt, and how many tokens were computed for it; keys and values of the prompts are then in the cache.
+
+    Prompts whose first half or more is another's too stand in one line with it, where that is cheaper (see `split`; by a fifth at least)
+    and the model packs: what they begin with is computed once. No gradient flows.
+    """
+    k, width = prompts.ids.shape
+    device = prompts.ids.device
+    lengths = np.array(prompts.lengths.tolist())
+
+    def plain() -> tuple[Tensor, int]:
+        out = run(backbone, prompts.ids, prompts.mask if prompts.padded else None, prompts.positions, cache)
+        return out[:, -1], int(lengths.sum())
+
+    if not packs or k == 1:
+        return plain()
+    inside = np.arange(width) < lengths[:, None]
+    ids = np.zeros((k, width), dtype=np.int64)
+    ids[inside] = prompts.ids[prompts.mask].cpu().numpy()
+    order, shared = ranked([0] * k, ids, lengths.tolist())
+    owner = np.empty(k, dtype=np.int64)
+    owner[order] = np.cumsum(2 * shared < lengths[order]) - 1
+    found = Trie.of(owner.tolist(), ids, lengths.tolist())
+    line = owner[found.row]
+    first = np.searchsorted(line, np.arange(line[-1] + 1))
+    slot = np.arange(len(found)) - first[line]
+    n, s, scale = len(first), int(slot.max()) + 1, 6 * backbone.config.get_text_config().hidden_size
+    if n * s * s > MASK or n * s * (scale + s) > 0.8 * k * width * (scale + width):
+        return plain()
+    at = torch.arange(s, device=device)
+    until = (at + 1).repeat(n, 1)
+    packed, positions = at.new_zeros((2, n, s))
+    cell = tuple(torch.from_numpy(x).to(device) for x in (line, slot))
+    packed[cell] = torch.from_numpy(ids[found.row, found.column]).to(device)
+    positions[cell] = torch.from_numpy(found.column).to(device)
+    until[cell] = torch.from_numpy(found.end - first[line]).to(device)
+    sees = (at <= at[:, None]) & (at[:, None] < until[:, None])
+    out = run(backbone, packed, sees[:, None], positions, cache).flatten(0, 1)
+    place = torch.from_numpy(line * s + slot).to(device)
+    mine = at.new_zeros((k, width))  # where in the lines each prompt's tokens stand, padded on the left
+    mine[prompts.mask] = place[torch.from_numpy(found.node[inside]).to(device)]
+    for layer in cache.layers:
+        layer.keys, layer.values = (x.transpose(1, 2).flatten(0, 1)[mine].transpose(1, 2) for x in (layer.keys, layer.values))
+    return out[mine[:, -1]], len(found)
+
+
 def split(
     parts: list[Part],
     owner: Sequence[int],
