@@ -58,8 +58,8 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     CHANCE[0] = np.random.default_rng(seed)
     credit = {"baseline": "grpo", "method": "capo", "ablated": {"use": "capo", "process": 0.0}}[variant]
     rows = learn(
-        "lucky_chain", tasks(), seed, reward="right_or_lucky" if variant == "baseline" else "right_or_lucky + critiques", correct="all_right", credit=credit,
-        rollout={"use": "parallel", "max_tokens": LENGTH}, train={"steps": STEPS},
+        "lucky_chain", tasks(), seed, reward="right_or_lucky" if variant == "baseline" else "right_or_lucky + critiques",
+        correct="all_right", credit=credit, rollout={"use": "parallel", "max_tokens": LENGTH}, train={"steps": STEPS},
     )  # fmt: skip
     solved = [row["pass@1"] for row in rows]
     return {"value": reached(solved, 0.9), "solved": round(float(np.mean(solved[-10:])), 4)}
