@@ -162,7 +162,7 @@ def oreal_twin(batch: Batch, threshold: float) -> np.ndarray:
     for i in range(len(batch)):
         a, seen = leave_one_out(batch, i), []
         for u in written(batch, i):
-            seen.append(float(batch.fields["values/token_rm"][i, u]))
+            seen.append(float(batch.fields["values/token_rm"][i, min(u + 1, int(batch.lengths[i]) - 1)]))
             p = 1 / (1 + math.exp(-sum(seen) / len(seen)))
             sure = p if a > 0 else 1 - p
             out[i, u] = a * min(1.0, max(0.0, (sure - threshold) / (1 - threshold)))

@@ -33,11 +33,11 @@ def outcome_of(batch: Batch) -> np.ndarray:
 
 @given(seed=seeds)
 def test_mean_ce_against_a_plain_loop(awkward, seed):
-    batch = awkward(seed)
+    batch = one_behind(awkward(seed))
     values = torch.from_numpy(np.random.default_rng(seed).normal(size=batch.ids.shape))
     total = 0.0
     for i, o in enumerate(outcome_of(batch).clip(0, 1)):
-        counted = [float(values[i, u]) for u in range(batch.ids.shape[1]) if float(batch.weights[i, u])]
+        counted = [float(values[i, u + 1]) for u in range(batch.ids.shape[1]) if float(batch.weights[i, u])]
         z = sum(counted) / len(counted) if counted else 0.0
         total += max(batch.weights[i].tolist()) * (o * softplus(-z) + (1 - o) * softplus(z))
     assert float(mean_ce({"values": values}, batch)[0]) == pytest.approx(total, abs=1e-9)
@@ -64,12 +64,12 @@ def test_sum_regression_against_a_plain_loop(awkward, seed):
 def test_sum_regression_of_a_part(awkward):
     batch = one_behind(awkward(3))
     values = torch.zeros(batch.ids.shape, dtype=torch.float64)
-    part = Rewards(Grain.of(np.full(len(batch), 2.0)))
-    batch = replace(batch, rewards=replace(batch.rewards, parts={"solved": Part(part, 0.0)}))
+    result = Rewards(Grain.of(np.full(len(batch), 2.0)))
+    batch = replace(batch, rewards=replace(batch.rewards, parts={"solved": Part(result, 0.0)}))
     expected = 4 * float(batch.weights.amax(1).sum())
-    assert float(sum_regression({"values": values}, batch, of="solved")[0]) == pytest.approx(expected)
+    assert float(sum_regression({"values": values}, batch, part="solved")[0]) == pytest.approx(expected)
     with pytest.raises(Refused, match=r"'solve' is no part .* did you mean 'solved'"):
-        sum_regression({"values": values}, batch, of="solve")
+        sum_regression({"values": values}, batch, part="solve")
     batch = replace(batch, rewards=Rewards(token=Grain.ragged([[1.0]] * len(batch))))
     with pytest.raises(Refused, match="gives none"):
         sum_regression({"values": values}, batch)
@@ -131,7 +131,7 @@ def test_a_head_learns_the_shares_that_steps_have_in_a_result():
 
 
 def test_a_head_that_reads_the_answer_learns_which_is_right():
-    """mean_ce: columns stand before their token, so the third column knows the first two tokens, one of which decides."""
+    """mean_ce: the second token decides, and the column behind it knows."""
     model = tabular(vocab="01", head="scalar")
     rng = np.random.default_rng(0)
     learner = Learner("token_rm", model, [LossCall("mean_ce")], row_mean, lr=0.1, clip=None)

@@ -79,13 +79,16 @@ def istar(
 def oreal(batch: Batch, threshold: float = 0.5) -> Float[Tensor, "n t"]:
     """A_t = rloo times how sure the token reward model is by then: clip((p_t - h) / (1 - h), 0, 1) where rloo > 0, else of 1 - p_t.
 
-    p_t = sigmoid(mean of g_u over the written tokens u <= t), g = `values/token_rm`, the head of the model `token_rm`, which `mean_ce`
-    trains. g of a token is the value of the state that it was drawn in, before it is known, as in the release. h = `threshold`: a model
-    that has learned nothing gives 0, so let it learn first (a stage with train.lr 0). For the loss `oreal`. Source: arXiv:2502.06781.
+    p_t = sigmoid(mean of g_u over the written tokens u <= t), g_u what the head of the model `token_rm`, which `mean_ce` trains, says of
+    the text up to and with token u: `values/token_rm` one column on, and for the last token its own column, as there is none behind it.
+    (So the paper; its release takes the column that u was drawn in, where a wrong token is not known yet.) h = `threshold`: a model that
+    has learned nothing gives 0, so let it learn first (a stage with train.lr 0). For the loss `oreal`. Source: arXiv:2502.06781.
     """
     if not 0 <= threshold < 1:
         raise Refused(f"oreal(threshold={threshold}): a threshold of a probability is at least 0 and below 1.")
-    g = torch.where(batch.mask, batch.field("values/token_rm").to(batch.weights.dtype), 0.0)
+    g = batch.field("values/token_rm").to(batch.weights.dtype)
+    column = torch.arange(g.shape[1], device=g.device)
+    g = torch.where(column < batch.lengths[:, None] - 1, g.roll(-1, 1), g) * batch.mask
     right = (g.cumsum(1) / batch.mask.cumsum(1).clamp(min=1)).sigmoid()
     advantages = rloo(batch)
     sure = torch.where(advantages > 0, right, 1 - right)
