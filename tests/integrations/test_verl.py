@@ -18,6 +18,7 @@ from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls
 from verl.trainer.config import AlgoConfig
 from verl.trainer.ppo import core_algos
 from verl.trainer.ppo.ray_trainer import compute_advantage
+from verl.trainer.ppo.reward import resolve_reward_manager_cls
 from verl.trainer.ppo.v1 import get_trainer_cls
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.workers.config import ActorConfig
@@ -413,3 +414,24 @@ def test_every_trainer_of_verl_has_a_twin():
     for name in ("sync", "colocate_async", "separate_async"):
         twin = get_trainer_cls(f"guerdon_{name}")
         assert twin.__mro__[1:3] == (verl_credit.FinishedCredit, get_trainer_cls(name))
+
+
+def test_the_pages_settings_are_read_from_verls_own_configuration():
+    from hydra import compose, initialize_config_module
+
+    overrides = [
+        "reward.reward_manager.name=guerdon",
+        '+reward.reward_kwargs.guerdon.reward="gate(format, math) + 0.2 * length(target=300).when(math > 0)"',
+        "+reward.reward_kwargs.guerdon.credit={use: min_form, temperature: 0.1}",
+        "trainer.v1.trainer_mode=guerdon_sync",
+        "algorithm.adv_estimator=guerdon_grpo",
+        "actor_rollout_ref.actor.policy_loss.loss_mode=guerdon_ppo_clip",
+    ]
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = compose("ppo_trainer", overrides)
+    settings = ours.settings_of(config)
+    assert settings["reward"] == "gate(format, math) + 0.2 * length(target=300).when(math > 0)"
+    assert dict(settings["credit"]) == {"use": "min_form", "temperature": 0.1}
+    assert settings["unscored"] == "drop"
+    assert get_trainer_cls(config.trainer.v1.trainer_mode) is get_trainer_cls("guerdon_sync")
+    assert resolve_reward_manager_cls(config) is ours.GuerdonRewardManager
