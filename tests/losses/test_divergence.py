@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from guerdon.backends.base import LossCall
+from guerdon.backends.local import local
+from guerdon.envs.tiny import tokenizer
 from guerdon.losses import divergence as module
 from guerdon.losses import ppo_clip, tw_grpo
 from guerdon.losses.divergence import divergence
-from guerdon.samples import Batch
+from guerdon.samples import Batch, Grain, Rewards, Sample, Task, collate
 
 seeds = st.integers(0, 2**32 - 1)
 V = 4
@@ -93,3 +98,29 @@ def test_runs_of_positions_change_nothing(awkward, seed):
         np.testing.assert_allclose(divergence(logits, batch), whole, atol=1e-12)
     finally:
         module.CHUNK = old
+
+
+def test_a_model_in_small_micro_batches_keeps_groups_whole():
+    sizes: dict[str, Any] = dict(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, bos_token_id=None,
+        eos_token_id=1, pad_token_id=0, initializer_range=0.3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    words = tokenizer()
+    pair = (LlamaForCausalLM(LlamaConfig(vocab_size=len(words), **sizes)).double(), words)
+    rng = np.random.default_rng(0)
+    samples = []
+    for i in range(9):
+        ids = np.r_[4, 5, rng.integers(2, len(words), int(rng.integers(1, 7)))]
+        written, logprobs = np.ones(len(ids), bool), np.full(len(ids), -2.0)
+        samples.append(Sample(Task(str(i // 3), "1+2="), "", np.array([3, 4, 3]), ids, None, written, logprobs, group=i // 3))
+    batch = collate(samples, Rewards(Grain.of(rng.normal(size=9))), dtype=torch.float64)
+    batch = replace(batch, unit=batch.group, advantages=torch.from_numpy(rng.normal(size=batch.ids.shape)) * batch.mask)
+    found = []
+    for most in (12, None):
+        model = local(pair, dtype="float64", micro_tokens=most)
+        metrics, _ = model.forward_backward(batch, LossCall("tw_grpo"))
+        found.append((metrics["token_weight"], torch.cat([p.grad.flatten() for p in model._weights().values() if p.grad is not None])))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-9)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-9, atol=1e-12)
+    assert float(found[1][1].abs().max()) > 0
