@@ -61,7 +61,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     ours = {"reward": f"knew | s_grpo({decay})", "correct": "knew", "credit": "s_grpo", "rollout": serial}
     plain = {"reward": "knew", "credit": "grpo", "rollout": {"use": "parallel", "max_tokens": MOST}}
     rows = learn(
-        "thinks", tasks, seed=seed, train={"steps": 150, "samples": 9}, aggregate="sequence_mean",
+        "thinks", tasks, seed=seed, train={"steps": 150, "samples": 9}, aggregate="token_mean",
         eval={"gold": "times_need", "max_tokens": MOST}, **(plain if variant == "baseline" else ours),
     )  # fmt: skip
     first, last = ([row for row in rows if "eval/gold" in row][i] for i in (0, -1))
