@@ -40,9 +40,9 @@ def test_an_answer_lies_inside_the_text_and_after_the_thinking(text):
         ("lines", "a\nb", ["a\n", "b"]),
         ("lines", "\n\na\n \n\nb\n", ["\n\na\n \n\n", "b\n"]),
         ("lines", " \n ", []),
-        ("sentences", "One is 3.5. Two! Three", ["One is 3.5. ", "Two! ", "Three"]),
-        ("sentences", 'He said "no." Then\nleft.', ['He said "no." ', "Then\n", "left."]),
-        ("thoughts", "So it is 4.\n\nWait, no. Hmm, it is 5.", ["So it is 4.\n\n", "Wait, no. ", "Hmm, it is 5."]),
+        ("sentences", "One is 3.5. Two! Three", ["One is 3.5.", " Two!", " Three"]),
+        ("sentences", 'He said "no." Then\nleft.', ['He said "no."', " Then\n", "left."]),
+        ("thoughts", "So it is 4.\n\nWait, no. Hmm, it is 5.", ["So it is 4.\n\n", "Wait, no.", " Hmm, it is 5."]),
         ("thoughts", "I will Wait here.\nBut wait: 3", ["I will Wait here.\n", "But wait: 3"]),
         ("turns", "a<|im_end|>b</tool_response>c", ["a<|im_end|>", "b</tool_response>", "c"]),
     ],
@@ -192,3 +192,12 @@ def test_time_is_linear_in_the_length(unit):
         return min(once(n) for _ in range(3))
 
     assert seconds(300_000) < 40 * max(seconds(30_000), 0.01)
+
+
+def test_a_word_that_a_tokenizer_writes_with_the_blank_before_it_is_in_its_own_sentence():
+    text = "think. solve. slip.\n\nSo it is. Wait, no."
+    offsets = np.array([(0, 6), (6, 13), (13, 21), (21, 27), (27, 30), (30, 35), (35, len(text))])
+    for split, wanted in (("sentences", [(0, 1), (1, 2), (2, 3), (3, 5), (5, 7)]), ("thoughts", [(0, 3), (3, 5), (5, 7)])):
+        sample = Sample(TASK, text, ids=np.arange(len(offsets)), offsets=offsets)
+        spans.mark(sample, split)
+        assert sample.spans["step"] == wanted

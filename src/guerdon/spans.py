@@ -1,7 +1,8 @@
 """Where the steps, the thinking, the turns and the final answer of a text stand. Run once, when a sample is made or read.
 
 Everything here is linear in the length of the text, whatever the text is. Spans are half-open (start, end). A splitter cuts the whole text
-into consecutive pieces, so that every token has a step; white space belongs to the piece before it; a blank text has no pieces.
+into consecutive pieces, so that every token has a step; line breaks belong to the piece before them, other blanks between two pieces to
+the one behind, as most tokenizers write a word with the blank before it; a blank text has no pieces.
 
 The final answer is looked for after the thinking, by the first of these conventions that is met:
 `<answer>...</answer>`, `\\boxed{...}`, a line `#### ...` (GSM8K), `A: ...` or `... answer is ...` or `Answer: ...`, else the last line
@@ -26,7 +27,7 @@ REACH = 200_000
 """Characters at the end of a text in which its final answer is looked for."""
 
 # Each pattern starts where the one before cannot (a look-behind), so that long runs of one character are scanned once.
-_SENTENCE = re.compile(r"(?<![.!?])[.!?]++[\"')\]*]*+\s++|\n")
+_SENTENCE = re.compile(r"(?<![.!?])[.!?]++[\"')\]*]*+(?=\s)|\n")
 _BLANK = re.compile(r"\n[^\S\n]*+\n")
 _CONNECTIVE = re.compile(
     r"\b(?:But wait|Wait|Hmm+|Alternatively|However|Actually|On second thought|Another (?:way|approach)|Let me (?:check|verify|try))\b"
@@ -50,7 +51,7 @@ def thoughts(text: str) -> list[Span]:
     for found in _CONNECTIVE.finditer(text):
         before = text[max(0, found.start() - 2) : found.start()]
         if before.endswith("\n") or (before[-1:].isspace() and before[:1] in ".!?\n"):
-            cuts.append(found.start())
+            cuts.append(found.start() - before.endswith(" "))
     return _cut(text, sorted(cuts))
 
 
