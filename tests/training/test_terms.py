@@ -93,6 +93,7 @@ def test_the_mix_weighs_imitation_against_reinforcement(tmp_path: Path):
         run = train(recipe, folder=tmp_path / str(mu))
         gain[mu] = run.last(m.GRAD_NORM)
         assert run.last(m.LOSS) != 0
+        assert run.last(m.PASS_1) < 1 / 3  # the two demonstrations, of six rows, are not what the policy can do
     assert gain[0.0] != gain[1.0]
     with pytest.raises(Refused, match=r"of: policy` against terms `of: expert"):
         read({**WORLD, "mix": {"use": "fixed", "mu": 0.5}})

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 
 def of_samples(run: Run, stage: Running, found: Gathered, step: int) -> dict[str, Any]:
-    """Rewards, passes, lengths and verdicts over every sample of the step, those that curation left out too."""
-    samples, rewards = found.samples, found.rewards
+    """Rewards, passes, lengths and verdicts over every sample of the step, those that curation left out too; demonstrations, of which the
+    policy wrote nothing, are counted only where there is nothing else."""
+    n = len(found.samples)
+    own = [i for i, s in enumerate(found.samples) if s.logprobs is not None] or range(n)
+    samples, rewards = [found.samples[i] for i in own], found.rewards.rows(own)
     alive, total = rewards.alive, rewards.total()
-    n = len(samples)
     group = np.array([s.group for s in samples])
     out: dict[str, Any] = {
         m.SAMPLES: n,
@@ -49,8 +51,8 @@ def of_samples(run: Run, stage: Running, found: Gathered, step: int) -> dict[str
     reasons = count_reasons(rewards)
     if reasons:
         out[m.REASONS] = reasons
-    known = [s.logprobs for s in samples if s.source == "policy" and s.logprobs is not None and len(s.logprobs)]
-    if known:
+    known = [s.logprobs[~np.isnan(s.logprobs)] for s in samples if s.source == "policy" and s.logprobs is not None]
+    if sum(map(len, known)):  # what tools and hints wrote has none
         out[m.ENTROPY] = -float(np.concatenate(known).mean())
     return out
 
