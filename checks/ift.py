@@ -1,7 +1,8 @@
 """Intuitive fine-tuning: where the first word of an answer decides all others, it is learnt first, for it answers for what follows.
 
 A small transformer, new, is taught `a+b=` -> eight digits: the last digit of the sum, then each one more than the one before, modulo 10.
-Only the first is hard. All 100 sums are taught and then asked, greedily: an answer counts where all of it is right.
+Only the first is hard. All 100 sums are taught and then asked, greedily, after as many steps as bring cross-entropy about half way: an
+answer counts where all of it is right.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from guerdon.rewards.core import reward
 from guerdon.samples import Task
 
-CLAIM = "after 300 steps whole answers are right at least 0.05 more often than by cross-entropy (every seed)"
+CLAIM = "after 50 steps whole answers are right at least 0.05 more often than by cross-entropy (every seed)"
 BASELINE = "sft"
 METHOD = "ift (lam 0.2, gamma 0.95); without its key term, the weight by what follows: gamma 0"
 SEEDS = (0, 1, 2)
@@ -67,8 +68,8 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
         rows = train(
             seed=seed, threads=1, models={"policy": {"path": fresh(Path(folder) / "start", seed)}}, tasks=tasks(), reward="1",
             correct="whole", credit=None, rollout={"use": "expert"}, loss=LOSSES[variant], aggregate="sequence_mean",
-            train={"steps": 300, "prompts": 25, "samples": 1, "lr": 3e-3, "samples_every": 1000, "checkpoint_every": 1000},
-            eval={"tasks": tasks(), "every": 300, "max_tokens": LENGTH + 1, "gold": "opening", "keep_best": False},
+            train={"steps": 50, "prompts": 25, "samples": 1, "lr": 3e-3, "samples_every": 1000, "checkpoint_every": 1000},
+            eval={"tasks": tasks(), "every": 50, "max_tokens": LENGTH + 1, "gold": "opening", "keep_best": False},
             folder=Path(folder) / "run",
         ).metrics  # fmt: skip
     return {"value": rows[-1]["eval/pass@1"], "opening": rows[-1]["eval/gold"]}

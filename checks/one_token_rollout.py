@@ -17,12 +17,10 @@ from guerdon.samples import Task
 
 CLAIM = "after 60 steps sampled answers are right at least 0.05 more often than by cross-entropy on the same demonstrations (every seed)"
 BASELINE = "sft"
-METHOD = (
-    "one_token_rollout (256 draws, kappa 1.3, beta -0.1); without its key term, draws of the policy's own: kappa 1e6, draws of anybody's"
-)
+METHOD = "one_token_rollout (256 draws, kappa 1.3, beta -0.1); without its key term, the policy's own draws: anybody's (kappa 1e6, beta 0)"
 SEEDS = (0, 1, 2)
 LOSSES: dict[str, Any] = {
-    "baseline": "sft", "method": {"use": "one_token_rollout"}, "ablated": {"use": "one_token_rollout", "kappa": 1e6}
+    "baseline": "sft", "method": {"use": "one_token_rollout"}, "ablated": {"use": "one_token_rollout", "kappa": 1e6, "beta": 0.0}
 }  # fmt: skip
 SUMS = {"steps": (2, 3), "low": 1, "high": 9, "ops": "+-", "within": (0, 20)}
 
