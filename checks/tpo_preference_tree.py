@@ -64,7 +64,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     from guerdon.training.run import train
 
     tasks = paths(LINES, 4, seed)
-    terms = {"keep": "best_worst"} if variant != "method" else {}
+    terms: dict[str, Any] = {"keep": "best_worst"} if variant != "method" else {}
     terms |= {"loss": "dpo", "aggregate": "pair_mean"} if variant == "baseline" else {"loss": "tpo", "aggregate": "row_mean"}
     with tempfile.TemporaryDirectory() as folder:
         train(
@@ -87,7 +87,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
 
         fresh = [c.ids for c in before.sample([prompt], 64, params)[0][0]]
         grade = [sum(a == b for a, b in zip(ids.tolist(), path, strict=False)) / LINES for ids in fresh]
-        taus.append(float(kendalltau([spoken(policy, ids) - spoken(before, ids) for ids in fresh], grade).statistic))
+        taus.append(float(np.asarray(kendalltau([spoken(policy, ids) - spoken(before, ids) for ids in fresh], grade))[0]))
         written = [c.ids.tolist() for c in policy.sample([prompt], 64, params)[0][0]]
         right.append(np.mean([sum(a == b for a, b in zip(ids, path, strict=False)) / LINES for ids in written]))
     return {"value": round(float(np.mean(right)), 4), "tau": round(float(np.mean(taus)), 4)}

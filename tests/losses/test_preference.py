@@ -19,7 +19,8 @@ from guerdon.credit import kto_point
 from guerdon.envs.tiny import tokenizer
 from guerdon.losses import dno, dpo, ipo, kto, modpo, orpo, pair_mean, row_mean, simpo, t_reg
 from guerdon.losses.core import units
-from guerdon.registry import Refused
+from guerdon.recipe import read
+from guerdon.registry import Refused, find
 from guerdon.samples import Batch, Grain, Part, Rewards, Sample, Task, collate
 
 seeds = st.integers(0, 2**32 - 1)
@@ -241,3 +242,29 @@ def test_pairs_whose_sides_differ_tenfold_in_length_have_the_right_gradient(tran
         assert metrics["loss"] == pytest.approx(float(total.detach()), rel=1e-9)
         found = torch.cat([p.grad.flatten() for p in model.causal.parameters()])
         assert float((found - wanted).norm() / wanted.norm()) < 1e-8
+
+
+@pytest.mark.parametrize("name", ["dpo", "ipo", "simpo", "orpo", "dno", "modpo", "t_reg", "kto", "listwise", "tpo", "vargrad"])
+def test_outputs_may_be_of_another_precision_than_the_batch(awkward, name):
+    """As those of a table are, whose batch is float32 where the recipe says nothing."""
+    params = {"floor": 0.1} if name == "vargrad" else {}
+    for seed in range(20):
+        batches = [awkward(seed, ("outcome", "token"), dtype) for dtype in (torch.float64, torch.float32)]
+        rng, values = np.random.default_rng(seed), []
+        n, t = batches[0].ids.shape
+        out = {"logprobs": -torch.from_numpy(rng.exponential(1.0, (n, t))), "hidden": torch.from_numpy(rng.normal(size=(n, t, 3)))}
+        for batch in batches:
+            written = batch.mask.any(1)
+            batch.pairs = batch.pairs[written[batch.pairs].all(1)]
+            values.append(float(find("loss", name).fn(out, batch, **params)[0]))
+        assert values[1] == pytest.approx(values[0], rel=1e-4, abs=1e-4)
+
+
+def test_a_recipe_with_kto_and_another_credit_is_refused():
+    recipe = {
+        "models": {"policy": {"backend": "tabular"}, "reference": {"of": "policy"}}, "tasks": {"use": "arithmetic", "n": 2},
+        "reward": "arithmetic", "loss": "kto", "aggregate": "row_mean",
+    }  # fmt: skip
+    with pytest.raises(Refused, match="loss 'kto' reads what the credit 'kto_point' gives; write `credit: kto_point`"):
+        read(recipe)
+    assert read(recipe | {"credit": "kto_point"}).credit is not None
