@@ -116,8 +116,7 @@ def test_portool_against_a_plain_loop(leaves, step_grain, seed):
     def form(i: int) -> dict[int, float]:
         if grain is None:
             return {}
-        wrote = {k for k, m in zip(p.of[i], p.mask[i], strict=False) if m}
-        return {k: float(grain.value[i, k]) for k in range(grain.value.shape[1]) if grain.scored[i, k] and k in wrote}
+        return {k: float(grain.value[i, k]) for k in range(grain.value.shape[1]) if grain.scored[i, k]}
 
     whole = [p.r[i] + (float(np.mean(list(form(i).values()))) if form(i) else 0.0) for i in range(p.n)]
     taken: dict[tuple, list[tuple[int, int]]] = {}  # (group, prefix, prefix with the step) -> (row, which of its steps)

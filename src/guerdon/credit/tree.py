@@ -6,13 +6,11 @@ samples apart, the difference is nobody's: it lies on a token that the policy di
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
-from guerdon.credit.core import centred, credit, group_sum, spread, step_rewards
-from guerdon.credit.group import grpo
+from guerdon.credit.core import centred, credit, group_sum, spread
 from guerdon.registry import Refused
 
 if TYPE_CHECKING:
@@ -46,12 +44,11 @@ def steps_of(batch: Batch) -> Steps:
     inside, of = batch.node_of >= 0, batch.step_of
     if bool((inside & (of < 0)).any()):
         of = torch.where(of < 0, torch.iinfo(of.dtype).max, of).flip(1).cummin(1).values.flip(1)
-    border = of[:, 1:] != of[:, :-1]
-    first, last = inside.clone(), inside.clone()
-    first[:, 1:] &= border
-    last[:, :-1] &= border | ~inside[:, 1:]
-    row, at = first.nonzero(as_tuple=True)
-    return Steps(row, at, last.nonzero(as_tuple=True)[1], of[row, at])
+    inside[:, 1:] &= of[:, 1:] != of[:, :-1]
+    row, first = inside.nonzero(as_tuple=True)
+    last = batch.lengths[row] - 1
+    last[:-1] = torch.where(row[1:] == row[:-1], first[1:] - 1, last[:-1])
+    return Steps(row, first, last, of[row, first])
 
 
 def _on_tokens(per_step: Float[Tensor, " k"], steps: Steps, batch: Batch) -> Float[Tensor, "n t"]:
@@ -61,9 +58,13 @@ def _on_tokens(per_step: Float[Tensor, " k"], steps: Steps, batch: Batch) -> Flo
     return torch.where(batch.mask & batch.alive[:, None], out, 0.0)
 
 
-def _values(above: Float[Tensor, " n"], judged: Float[Tensor, " n"], batch: Batch) -> Float[Tensor, " m"]:
-    """V(node) - V(root): the mean of `above`, outcomes less their group's mean, over the judged samples that pass through; else 0."""
-    row, at = entered(batch)
+def _values(
+    above: Float[Tensor, " n"], judged: Float[Tensor, " n"], batch: Batch, row: Int[Tensor, " k"], at: Int[Tensor, " k"]
+) -> Float[Tensor, " m"]:
+    """V(node) - V(root): the mean of `above`, outcomes less their group's mean, over the judged samples that pass through; else 0.
+
+    row, at: as of `entered`.
+    """
     node = batch.node_of[row, at]
     total, count = (above.new_zeros(len(batch.tree)).index_add_(0, node, x[row]) for x in (above, judged))
     return total / count.clamp(min=1)
@@ -88,7 +89,8 @@ def tempo(batch: Batch, normalise: bool = True, eps: float = 1e-6) -> Float[Tens
     """
     above, count = centred(batch)
     judged = (count > 0).to(above.dtype)
-    value, (row, at) = _values(above, judged, batch), entered(batch)
+    row, at = entered(batch)
+    value = _values(above, judged, batch, row, at)
     gain = _at(value, batch, row, at) - _at(value, batch, row, at - 1)
     out = spread(above, batch)
     out[row, at] += gain * judged[row] * batch.mask[row, at]
@@ -106,7 +108,7 @@ def treeps(batch: Batch, root: float = 1.0, normalise: bool = False, eps: float 
     """
     above, count = centred(batch)
     judged = (count > 0).to(above.dtype)
-    value, steps = _values(above, judged, batch), steps_of(batch)
+    value, steps = _values(above, judged, batch, *entered(batch)), steps_of(batch)
     own, before = _at(value, batch, steps.row, steps.last), _at(value, batch, steps.row, steps.first - 1)
     a = (root * own + own - before) * judged[steps.row]
     return _on_tokens(a / (_std(above, count, batch) + eps)[steps.row] if normalise else a, steps, batch)
@@ -126,40 +128,33 @@ def portool(
     """
     if leaves not in ("max", "mean"):
         raise Refused(f"portool(leaves={leaves!r}): leaves is max or mean.")
-    steps, judged = steps_of(batch), centred(batch)[1] > 0
-    nothing = batch.weights.new_zeros(len(batch), 1)
-    form, scored = (nothing, nothing) if batch.rewards.step is None else step_rewards(batch)[:2]
-    outcome, of = batch.rewards.outcome, steps.number.clamp(max=form.shape[1] - 1)
-    assert outcome is not None
-    whole = batch.outcome + form.sum(1) / scored.sum(1).clamp(min=1)
-    outcomes = replace(outcome, value=whole.double().cpu().numpy())
-    out = trajectory * grpo(replace(batch, rewards=replace(batch.rewards, outcome=outcomes)), eps)
+    steps, judged, outcome = steps_of(batch), centred(batch)[1] > 0, batch.outcome.double()
+    grain = batch.rewards.step
+    form, scored = (outcome.new_zeros(len(batch), 1) for _ in range(2))
+    if grain is not None:
+        form, scored = (torch.from_numpy(x).to(outcome) for x in (grain.value, grain.scored))
+    whole = outcome + form.sum(1) / scored.sum(1).clamp(min=1)
+    of_row = torch.zeros_like(outcome)
+    of_row[judged] = _relative(whole[judged], batch.group[judged], eps)
 
-    inside = steps.number < form.shape[1]
-    form, scored = (x[steps.row, of].double() * inside for x in (form, scored))
-    index = torch.arange(len(steps.row), device=steps.row.device)
-    follow = torch.bincount(steps.row, minlength=len(batch)).cumsum(0)[steps.row] - 1 - index
-    paid = batch.outcome.double()[steps.row] * gamma ** follow.double()
     taken = judged[steps.row]
-    row, first, last = (x[taken] for x in (steps.row, steps.first, steps.last))
-    before, after = _prefix(batch, row, first - 1), _prefix(batch, row, last)
-    step = torch.unique(before * (int(after.max()) + 1 if len(after) else 1) + after, return_inverse=True)[1]
-    count = int(step.max()) + 1 if len(step) else 0
+    row, first, last, number = (x[taken] for x in steps)
+    end = torch.unique(batch.node_of[row, last] * batch.ids.shape[1] + last, return_inverse=True)[1]  # the prefix that the step ends
+    ends = len(end)
+    start = torch.where(first == 0, ends + batch.group[row], end.roll(1))  # the prefix behind which it was taken; of a first step, the root
+    step = torch.unique(start * ends + end, return_inverse=True)[1]
+    count = int(step.max()) + 1 if ends else 0
 
     def over(x: Float[Tensor, " k"], how: str) -> Float[Tensor, " u"]:
-        return x.new_zeros(count).scatter_reduce_(0, step, x[taken], how, include_self=False)
+        return x.new_zeros(count).scatter_reduce_(0, step, x, how, include_self=False)
 
-    worth = over(paid, {"max": "amax", "mean": "mean"}[leaves]) + over(form, "sum") / over(scored, "sum").clamp(min=1)
-    siblings = before.new_zeros(count).scatter_(0, step, before)
-    a = torch.zeros_like(paid)
-    a[taken] = _relative(worth, siblings, eps)[step]
-    return out + fork * _on_tokens(a, steps, batch)
-
-
-def _prefix(batch: Batch, row: Int[Tensor, " k"], at: Int[Tensor, " k"]) -> Int[Tensor, " k"]:
-    """A number from 0 for the prefix that ends with the token at a position; -1 is the root of the row's group."""
-    here = batch.node_of[row, at.clamp(min=0)] * batch.ids.shape[1] + at
-    return torch.unique(torch.where(at < 0, -1 - batch.group[row], here), return_inverse=True)[1]
+    follow = torch.bincount(row, minlength=len(batch)).cumsum(0)[row] - 1 - torch.arange(ends, device=row.device)
+    worth = over(outcome[row] * gamma ** follow.double(), {"max": "amax", "mean": "mean"}[leaves])
+    form, scored = (x[row, number.clamp(max=x.shape[1] - 1)] * (number < x.shape[1]) for x in (form, scored))
+    worth = worth + over(form, "sum") / over(scored, "sum").clamp(min=1)
+    a = trajectory * of_row[steps.row]
+    a[taken] += fork * _relative(worth, start.new_zeros(count).scatter_(0, step, start), eps)[step]
+    return _on_tokens(a, steps, batch)
 
 
 def _relative(x: Float[Tensor, " u"], of: Int[Tensor, " u"], eps: float) -> Float[Tensor, " u"]:
