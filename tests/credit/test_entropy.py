@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 
 from guerdon.credit import empg, grpo
+from guerdon.registry import Refused
 from guerdon.samples import Batch, Grain, Rewards, Sample, Task, collate
 
 seeds = st.integers(0, 2**32 - 1)
@@ -100,3 +101,8 @@ def test_trim_keeps_one_far_step_from_pressing_the_others_together():
     plain, trimmed = empg(batch, zeta=0.0)[0], empg(batch, zeta=0.0, trim=0.1)[0]
     assert float(plain[0] / plain[18]) == pytest.approx(1.0, abs=0.05)
     assert float(trimmed[0] / trimmed[18]) > 2
+
+
+def test_a_trim_outside_its_range_is_refused():
+    with pytest.raises(Refused, match="at least 0 and below"):
+        empg(four_steps([0.0, 1.0]), trim=0.5)

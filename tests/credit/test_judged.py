@@ -103,8 +103,8 @@ def test_votes(vote, punished):
 
 def test_a_judge_that_failed_is_no_verdict_and_one_that_abstained_leaves_the_outcome():
     batch = answers([1.0, 0.0, 1.0], [[None, None], [None, None], [0.0, 1.0]])
+    assert batch.rewards.step is not None
     batch.rewards.step.state[2, 0] = State.FAILED
-    batch.__dict__.pop("alive", None)
     a = capo(batch, whole=1.0)
     assert not a[2].any()
     np.testing.assert_allclose(a[:2].mean(1), [a[0, 0], a[1, 0]])

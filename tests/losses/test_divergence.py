@@ -39,7 +39,7 @@ def twin(logits: np.ndarray, batch: Batch) -> np.ndarray:
             for i in rows:
                 z = logits[i, t] - logits[i, t].max()
                 logp[i] = z - math.log(sum(math.exp(x) for x in z)) if mask[i, t] else np.full(V, -math.log(V))
-            mean = sum(logp.values()) / len(rows)
+            mean = np.mean(list(logp.values()), 0)
             x = [min(max(mean[v] - logp[i][v], -11), 11) for i in rows for v in range(V)]
             k[t] = sum(math.exp(d) - d - 1 for d in x) / len(rows)
         for i in rows:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from guerdon.credit.core import centred, credit, group_sum
 from guerdon.credit.judged import with_steps
+from guerdon.registry import Refused
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -28,8 +29,10 @@ def empg(
     doubtful one, and a step is paid for being followed by a sure one (zeta above 0 pays for low entropy: watch it). trim 0.05 takes the
     5th and 95th percentile for min and max, against one step that is far from all others. A sample without steps is one step; written
     tokens outside every step get A_grpo less the same mean. k 0 and zeta 0 is `grpo` less a constant. Source: arXiv:2509.09265 and the
-    code on its project page, whose zeta is 0.1.
+    code on its project page, whose zeta is 0.1. Raises Refused for a trim outside [0, 0.5).
     """
+    if not 0 <= trim < 0.5:
+        raise Refused(f"empg(trim={trim}): trim is the share of steps left out at each end, at least 0 and below 0.5.")
     above, count = centred(batch)
     a = above / ((group_sum(above**2, batch) / (count - 1).clamp(min=1)).sqrt() + eps)
     view = with_steps(batch)
@@ -44,9 +47,8 @@ def empg(
     g = g / g[steps].mean()
     f = torch.where(steps, torch.exp(-k_future * h), 0.0)
     moved = a[:, None] * g + zeta * F.pad(f, (0, 1)).gather(1, following(steps))
-    moved, rest = (x - moved[steps].mean() for x in (moved, a[:, None]))
-    on_steps = torch.where(view.step_of >= 0, moved.gather(1, view.step_of.clamp(min=0)), rest)
-    return torch.where(live, on_steps, 0.0)
+    on_tokens = torch.where(view.step_of >= 0, moved.gather(1, view.step_of.clamp(min=0)), a[:, None])
+    return torch.where(live, on_tokens - moved[steps].mean(), 0.0)
 
 
 def step_entropy(batch: Batch) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"]]:

@@ -26,7 +26,8 @@ def tw_grpo(out: Out, batch: Batch, alpha: float = 1.7, clip: float = 0.2, clip_
     """`ppo_clip` times w_t = 1 + (alpha - 1) u_t at position t, u_t of `divergence` without gradient; alpha 1 is `ppo_clip`.
 
     A loss and no credit, so that the logits of one group at a time are enough, from the pass that is made anyway; w is in no denominator.
-    Metrics clip_fraction, token_weight (the mean of w). Source: arXiv:2505.24718 and its released code (alpha 1.7).
+    Rows of advantage 0 stay in the pass, for the others' weights hang on them. Metrics clip_fraction, token_weight (the mean of w).
+    Source: arXiv:2505.24718 and its released code (alpha 1.7).
     """
     weight = 1 + (alpha - 1) * divergence(out["logits"].detach(), batch)
     value, metrics = ppo_clip(out, replace(batch, advantages=batch.advantages * weight), clip, clip_high)
