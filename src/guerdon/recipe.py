@@ -364,6 +364,8 @@ def _problems(recipe: Recipe, stage: Stage) -> list[str]:
     pieces += [("env", t) for t in (stage.tasks, recipe.eval.tasks) if t is not None]
     tool = _use(stage.rollout.params.get("tool"))
     pieces += [("tool", Use(**tool))] if isinstance(tool, Mapping) and "use" in tool else []
+    held = _use(stage.mix.params.get("tasks")) if stage.mix else None
+    pieces += [("env", Use(**held))] if isinstance(held, Mapping) and "use" in held else []
     for kind, use in pieces:
         found += check_params(kind, use, kind)
     if "policy" not in recipe.models:

@@ -142,6 +142,8 @@ def test_keeping_gradients_apart_changes_no_step(tmp_path: Path):
 def test_what_amft_cannot_do_is_refused_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(Refused, match=r"'t1'.*held-out|held-out task 't1'"):
         train(recipe(mix={"use": "amft", "tasks": {"use": "held", "trained": True}}), folder=tmp_path / "a")
+    with pytest.raises(Refused, match="no parameter 'train'"):
+        train(recipe(mix={"use": "amft", "tasks": {"use": "held", "train": True}}), folder=tmp_path / "c")
     with pytest.raises(Refused, match="bounds"):
         amft("held", mu=0.99)
     with pytest.raises(Refused, match="held-out `tasks`"):

@@ -87,7 +87,7 @@ class amft:
             raise Refused(f"amft(mu={mu}, bounds={tuple(bounds)}): mu lies within its bounds, and these within 0 and 1, both left out.")
         use = {"use": tasks} if isinstance(tasks, str) else dict(tasks) if isinstance(tasks, Mapping) else None
         if use is None or "use" not in use:
-            raise Refused("amft needs held-out `tasks`, as {use: arithmetic, n: 64, split: valid} or {use: file, path: held-out.jsonl}.")
+            raise Refused("amft needs held-out `tasks`, as {use: arithmetic, n: 64, split: test} or {use: file, path: held-out.jsonl}.")
         self.tasks: list[Task] = find("env", use.pop("use")).fn(**use)
         self.mu, self.every, self.rate, self.entropy_rate, self.target = mu, every, rate, entropy_rate, target
         self.bounds, self.prompts, self.samples, self.max_tokens = bounds, prompts, samples, max_tokens
@@ -101,9 +101,10 @@ class amft:
     def update(self, batch: Batch, context: Context) -> dict[str, float]:
         found = {"mix/mu": self.mu}
         moved = 0.0
-        own = (batch.weights > 0) & (batch.field("expert") == 0)[:, None]
+        sampled = batch.field("logprobs")
+        own = (batch.weights > 0) & (batch.field("expert") == 0)[:, None] & ~sampled.isnan()
         if bool(own.any()):
-            entropy = -float(batch.field("logprobs")[own].mean())
+            entropy = -float(sampled[own].mean())
             self.target = entropy if self.target is None else self.target
             moved += self.entropy_rate * (self.target - entropy)
             found["mix/entropy"] = entropy
