@@ -148,3 +148,13 @@ def test_what_cannot_be_is_refused():
     del batch.fields["exit"]
     with pytest.raises(Refused, match="rollout: serial_exits"):
         anytime_brpo(batch)
+
+
+def test_without_exits_they_are_refused_when_the_recipe_is_read():
+    from guerdon.recipe import read
+
+    recipe = {"models": {"policy": {"path": "tiny"}}, "tasks": {"use": "arithmetic", "n": 2}, "reward": "arithmetic | s_grpo"}
+    for credit in ("s_grpo", "anytime_brpo"):
+        with pytest.raises(Refused, match="'thought'"):
+            read({**recipe, "credit": credit})
+        assert read({**recipe, "credit": credit, "rollout": "serial_exits"}).credit.use == credit

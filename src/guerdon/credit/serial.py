@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 def s_grpo(batch: Batch) -> Float[Tensor, "n t"]:
     """A = r - mean over the samples of the same thought: `dr_grpo` within a serial group.
 
-    With the shape `s_grpo`, which makes the rewards. Tokens that exits share are trained in each of them, as in the paper; with
-    `aggregate: per_node` once. Raises Refused without the field. Source: arXiv:2505.07686 (S-GRPO).
+    With the shape `s_grpo`, which makes the rewards. Tokens that exits share are trained in each of them, so that what all share gets
+    nothing on the whole under `aggregate: token_mean`, or `constant`; under `sequence_mean`, as in the paper, short exits weigh more, and
+    wrong ones among them push down the beginning of every thought. Raises Refused without the field. Source: arXiv:2505.07686 (S-GRPO).
     """
     return dr_grpo(replace(batch, group=_thoughts(batch, "s_grpo")))
 
