@@ -57,7 +57,7 @@ def score(group: list[Sample], seed: int = 0) -> list[float]:
 
 
 def measure(variant: str, seed: int) -> dict[str, Any]:
-    settings = {"train": {"steps": 30 * EVERY, "samples": 32, "lr": 0.2}}
+    settings: dict[str, Any] = {"train": {"steps": 30 * EVERY, "samples": 32, "lr": 0.2}}
     if variant == "baseline":
         settings |= {"reward": f"score(seed={seed})", "credit": "dr_grpo", "loss": "policy_gradient"}
     else:

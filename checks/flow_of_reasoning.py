@@ -45,7 +45,7 @@ def solution(samples: list[Sample], policy: Any, seed: int = 0) -> list[float]:
 def measure(variant: str, seed: int) -> dict[str, Any]:
     from guerdon.training.run import train
 
-    terms = {"loss": {"use": "vargrad", "power": float(variant == "method")}, "credit": None}
+    terms: dict[str, Any] = {"loss": {"use": "vargrad", "power": float(variant == "method")}, "credit": None}
     if variant == "baseline":
         terms = {"loss": "policy_gradient", "credit": "dr_grpo"}
     with tempfile.TemporaryDirectory() as folder:

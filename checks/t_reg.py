@@ -86,7 +86,7 @@ def auc(score: np.ndarray, right: np.ndarray) -> float:
 def measure(variant: str, seed: int) -> dict[str, Any]:
     from guerdon.training.run import train
 
-    models = {"policy": {"backend": "places_policy"}, "reference": {"of": "policy"}}
+    models: dict[str, Any] = {"policy": {"backend": "places_policy"}, "reference": {"of": "policy"}}
     models["judge"] = {"backend": "evaluator", "seed": seed, "shifted": variant == "ablated"}
     text = f"matters(seed={seed})" + ("" if variant == "baseline" else f" + contrastive(model='judge', better='{BETTER}', worse='{WORSE}')")
     with tempfile.TemporaryDirectory() as folder:
