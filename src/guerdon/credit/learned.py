@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from guerdon.credit.core import credit, group_sum, on_tokens, per_step, step_rewards, to_go
+from guerdon.credit.core import credit, group_sum, on_tokens, per_step, step_rewards
 from guerdon.credit.group import dr_grpo, grpo, rloo
 from guerdon.registry import Refused
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
     from guerdon.samples import Batch
@@ -29,17 +29,17 @@ def prime(batch: Batch, process: float = 1.0, outcome: float = 1.0) -> Float[Ten
     with 5: one to one before whitening, as here.
     """
     rewards, live = _token_rewards(batch, "prime")
-    present = live.any(1).to(rewards.dtype)
-    n = group_sum(present, batch)
-    live = live & (n > 1)[:, None]
-    d = rewards / (to_go(rewards).abs().amax() + 1e-6) if rewards.numel() else rewards
-    m = torch.where(live, d, 0.0).sum(1) / live.sum(1).clamp(min=1)
-    factor = (n / (n - 1).clamp(min=1))[:, None]
-    centred = torch.where(live, factor * (d - (group_sum(m, batch) / n.clamp(min=1))[:, None]), 0.0)
-    returns = process * to_go(centred)
+    counted = live.to(rewards.dtype)
+    size = counted.sum(1)
+    n = group_sum((size > 0).to(rewards.dtype), batch)
+    sums, left = _onward(rewards), _onward(counted)
+    scale = torch.maximum(sums.amax(), -sums.amin()) + 1e-6 if sums.numel() else 1.0
+    m = rewards.sum(1) / size.clamp(min=1) / scale
+    base, factor = group_sum(m, batch) / n.clamp(min=1), process * n / (n - 1).clamp(min=1)
+    returns = sums.mul_((factor / scale)[:, None]).addcmul_(left, (-factor * base)[:, None])
     if batch.rewards.outcome is not None:
-        returns = returns + outcome * rloo(batch)
-    return _whitened(returns, live)
+        returns += outcome * rloo(batch)
+    return _whitened(returns, live & (n > 1)[:, None])
 
 
 @credit(grains=("outcome", "step", "token"), group=True)
@@ -59,9 +59,9 @@ def istar(
     if batch.rewards.step is not None:
         r, scored, _ = step_rewards(batch)
     else:
-        rewards, live = _token_rewards(batch, "istar")
-        s = max(int(batch.step_of.max()) + 1 if batch.step_of.numel() else 0, 1)
-        r, scored = per_step(rewards, batch, s), per_step(live.to(rewards.dtype), batch, s) > 0
+        rewards, _ = _token_rewards(batch, "istar")
+        scored = _first(batch) < batch.ids.shape[1]
+        r = per_step(rewards, batch, scored.shape[1])
     if scale and r.numel():
         r = r / (r.abs().amax() + 1e-6)
     count = group_sum(scored.sum(1).to(r.dtype), batch)[:, None]
@@ -71,8 +71,8 @@ def istar(
         above = above * count / (count - 1).clamp(min=1)
     elif normaliser == "std":
         above = above / ((group_sum((above**2).sum(1), batch)[:, None] / (count - 1).clamp(min=1)).sqrt() + eps)
-    steps = alpha * on_tokens(above, batch)
-    return steps if batch.rewards.outcome is None else known[normaliser](batch) + steps
+    steps = on_tokens(alpha * above, batch)
+    return steps if batch.rewards.outcome is None else steps.add_(known[normaliser](batch))
 
 
 @credit(needs=("values/token_rm",), group=True)
@@ -104,13 +104,10 @@ def step_gae(batch: Batch, gamma: float = 1.0, lam: float = 0.95) -> Float[Tenso
     no time; an unscored step has r = 0. gamma 0 takes each step for itself, as the release does.
     Source: arXiv:1506.02438; arXiv:2505.20732 (step-level PPO of attributed progress).
     """
-    r = step_rewards(batch)[0]
-    column = torch.arange(batch.ids.shape[1], device=r.device).expand(batch.ids.shape)
-    inside = batch.mask & (batch.step_of >= 0) & batch.alive[:, None]
-    first = torch.full(r.shape, batch.ids.shape[1], dtype=torch.long, device=r.device)
-    first.scatter_reduce_(1, batch.step_of.clamp(min=0), torch.where(inside, column, batch.ids.shape[1]), "amin")
-    there = first < batch.ids.shape[1]
-    values = torch.where(there, batch.field("values").to(r.dtype).gather(1, first.clamp(max=batch.ids.shape[1] - 1)), 0.0)
+    r, t = step_rewards(batch)[0], batch.ids.shape[1]
+    first = _first(batch, r.shape[1])
+    there = first < t
+    values = torch.where(there, batch.field("values").to(r.dtype).gather(1, first.clamp(max=t - 1)), 0.0)
     out, onward, following = torch.zeros_like(r), r.new_zeros(len(r)), r.new_zeros(len(r))
     for k in range(r.shape[1] - 1, -1, -1):
         new = r[:, k] + gamma * following - values[:, k] + gamma * lam * onward
@@ -131,6 +128,23 @@ def _token_rewards(batch: Batch, name: str) -> tuple[Float[Tensor, "n t"], Bool[
     return torch.where(live, value, 0.0), live
 
 
+def _first(batch: Batch, s: int = 1) -> Int[Tensor, "n s"]:
+    """The first token that the policy wrote in each step of a living row, t where there is none; s columns or more."""
+    of, t = batch.step_of, batch.ids.shape[1]
+    inside = batch.mask & (of >= 0) & batch.alive[:, None]
+    begins = inside.clone()  # of runs, which are few
+    begins[:, 1:] &= ~(inside[:, :-1] & (of[:, 1:] == of[:, :-1]))
+    row, column = begins.nonzero(as_tuple=True)
+    s = max(s, int(of.max()) + 1 if of.numel() else 0)
+    first = torch.full((len(batch) * s,), t, dtype=torch.long, device=of.device)
+    return first.scatter_reduce_(0, row * s + of[row, column], column, "amin").view(-1, s)
+
+
+def _onward(x: Float[Tensor, "n t"]) -> Float[Tensor, "n t"]:
+    """Sums over a token and all behind it."""
+    return x.sum(1, keepdim=True) - x.cumsum(1) + x
+
+
 def _lowest(r: Float[Tensor, "n s"], scored: Bool[Tensor, "n s"], batch: Batch) -> Float[Tensor, " n"]:
     """For each sample the lowest step reward of its group; infinite where there is none."""
     groups = int(batch.group.max()) + 1 if len(batch) else 0
@@ -139,10 +153,10 @@ def _lowest(r: Float[Tensor, "n s"], scored: Bool[Tensor, "n s"], batch: Batch) 
 
 
 def _whitened(x: Float[Tensor, "n t"], live: Bool[Tensor, "n t"]) -> Float[Tensor, "n t"]:
-    """(x - mean) / sqrt(variance + 1e-8) over the tokens that count; 0 elsewhere, and exactly 0 where they are all equal."""
+    """(x - mean) / sqrt(variance + 1e-8) over the tokens that count; 0 elsewhere, and where one counts."""
     count = int(live.sum())
     if count < 2:
         return torch.zeros_like(x)
-    above = torch.where(live, x - torch.where(live, x, torch.inf).amin(), 0.0)
-    centre = torch.where(live, above - above.sum() / count, 0.0)
-    return centre * ((centre**2).sum() / (count - 1) + 1e-8).rsqrt()
+    x = torch.where(live, x, 0.0)
+    x = torch.where(live, x - x.sum() / count, 0.0)
+    return x * (x.square().sum() / (count - 1) + 1e-8).rsqrt()
