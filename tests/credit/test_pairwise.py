@@ -137,3 +137,16 @@ def test_alone_or_unreadable():
     sample = Sample(Task("t", "p"), "")
     assert [v.state for v in tournament([sample], lambda x, y: 1.0)] == [State.ABSTAINED]
     assert all(v.state == State.FAILED for v in tournament([sample, sample], lambda x, y: None))
+
+
+@pytest.mark.parametrize(("both", "mean"), [(False, 0.0), (True, -0.5)])
+def test_equally_good_samples_have_expectation_zero_with_one_order_and_less_where_both_must_agree(both, mean):
+    """A verdict is a coin: with both orders a sample is preferred twice in a quarter of all cases, 1/4 - 3/4 = -1/2."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(400):
+        group = [Sample(Task("t", "p"), "") for _ in range(8)]
+        verdicts = tournament(group, lambda x, y: float(rng.choice([-1, 1])), both, 1, rng)
+        rewards = Rewards(Grain.of(np.zeros(8)), evidence={"verdicts": [v.evidence["verdicts"] for v in verdicts if v.value is not None]})
+        a = duels(pairs_of(np.zeros(8, int), rewards), 8)
+        found += [a[i] for i, v in enumerate(verdicts) if not v.evidence["verdicts"]["reference"]]
+    assert float(np.mean(found)) == pytest.approx(mean, abs=0.05)
