@@ -28,13 +28,13 @@ CLAIM = (
 BASELINE = "dpo"
 METHOD = "t_reg with contrastive token rewards, alpha 0.5; without its key term, rewards of the right places: those of others"
 SEEDS = (0, 1, 2)
-LONG, MATTER, WORDS, BETTER, WORSE = 32, 8, ["a ", "b ", "c "], "+{prompt}", "-{prompt}"
+LENGTH, MATTER, WORDS, BETTER, WORSE = 32, 8, ["a ", "b ", "c "], "+{prompt}", "-{prompt}"
 POLICY: list[Any] = []
 
 
 def places(seed: int, shifted: bool = False) -> np.ndarray:
     """Which places matter; shifted: as many others."""
-    order = np.random.default_rng((seed, 6)).permutation(LONG)
+    order = np.random.default_rng((seed, 6)).permutation(LENGTH)
     return order[MATTER : 2 * MATTER] if shifted else order[:MATTER]
 
 
@@ -56,11 +56,11 @@ def places_policy(path: str | None = None, trainable: bool = True) -> Places:
 @backend(capabilities=CAPABILITIES)
 def evaluator(path: str | None = None, trainable: bool = False, seed: int = 0, shifted: bool = False) -> Tabular:
     """Reads + or - in front of the prompt."""
-    matter, noise = places(seed, shifted), np.random.default_rng((seed, 8)).normal(0, 0.3, (LONG, 2, 3))
+    matter, noise = places(seed, shifted), np.random.default_rng((seed, 8)).normal(0, 0.3, (LENGTH, 2, 3))
 
     def start(key: bytes) -> np.ndarray:
         ids = np.frombuffer(key, dtype="<u4")
-        better, at = int(ids[0]) == len(WORDS) + 1 + ord("+"), min(len(ids) - 2, LONG - 1)
+        better, at = int(ids[0]) == len(WORDS) + 1 + ord("+"), min(len(ids) - 2, LENGTH - 1)
         liking = np.array([2.0, -2.0, 0.0]) * (1 if better else -1) * (at in matter)
         return np.append(liking + noise[at, int(better)], -30.0)
 
@@ -94,14 +94,14 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
             seed=seed, threads=1, tasks=[Task(str(i), str(i)) for i in range(2)], models=models, reward=text,
             correct=f"matters(seed={seed})",
             credit=None, keep="best_worst", aggregate="pair_mean", loss="dpo" if variant == "baseline" else {"use": "t_reg", "alpha": 0.5},
-            rollout={"use": "parallel", "max_tokens": LONG}, folder=Path(folder) / "run",
+            rollout={"use": "parallel", "max_tokens": LENGTH}, folder=Path(folder) / "run",
             train={
                 "steps": 6, "prompts": 2, "samples": 5, "lr": 0.1, "max_refills": 0, "samples_every": 10_000, "checkpoint_every": 10_000,
             },
         )  # fmt: skip
     policy, prompt, rng = POLICY[0], np.array([9]), np.random.default_rng(seed)
-    logp = policy.logits_at([np.concatenate([prompt, np.zeros(i, int)]) for i in range(LONG)]).log_softmax(-1).numpy()[:, :3]
-    implied, matter = logp + np.log(3), np.isin(np.arange(LONG), places(seed))
+    logp = policy.logits_at([np.concatenate([prompt, np.zeros(i, int)]) for i in range(LENGTH)]).log_softmax(-1).numpy()[:, :3]
+    implied, matter = logp + np.log(3), np.isin(np.arange(LENGTH), places(seed))
     right, wrong = (np.outer(matter, np.eye(3)[k]).astype(bool).ravel() for k in (0, 1))
     found = (auc(implied.ravel(), right) + auc(-implied.ravel(), wrong)) / 2
     drawn = np.stack([rng.choice(3, 2000, p=np.exp(row) / np.exp(row).sum()) for row in logp], 1)

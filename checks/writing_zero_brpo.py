@@ -25,13 +25,13 @@ CLAIM = (
 BASELINE = "a scalar reward with a leaning to padding, credit grpo"
 METHOD = "verdicts on pairs with one reference of the group, credit brpo; without its key term, the pairs: the scalar's differences"
 SEEDS = (0, 1, 2)
-LONG = 6
+LENGTH = 6
 
 
 @reward(inline=True)
 def quality(text: str) -> float:
     words = text.split()
-    return (words.count("good") - words.count("bad")) / LONG
+    return (words.count("good") - words.count("bad")) / LENGTH
 
 
 @reward(inline=True)
@@ -67,7 +67,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
         run = train(
             seed=seed, threads=1, tasks=tasks, reward=f"({text}) + 0 * quality + 0 * pads", loss="ppo_clip",
             models={"policy": {"backend": "tabular", "vocab": ["good", "bad", "pad"], "bias": {"pad": -1.5}}},
-            rollout={"use": "parallel", "max_tokens": LONG}, credit="grpo" if variant == "baseline" else "brpo",
+            rollout={"use": "parallel", "max_tokens": LENGTH}, credit="grpo" if variant == "baseline" else "brpo",
             keep=[] if variant == "baseline" else ["fair_reference"], folder=Path(folder) / "run",
             train={
                 "steps": 100, "prompts": 2, "samples": 16, "lr": 0.3, "max_refills": 2, "samples_every": 10_000, "checkpoint_every": 10_000,
