@@ -317,3 +317,21 @@ def test_gpg_equals_the_loop(awkward, seed):
         if int(batch.group[i]) in mixed:
             expected[i] = (r[i] - sum(values) / len(values)) * len(groups) / len(mixed)
     torch.testing.assert_close(gpg(batch), expected * batch.mask, rtol=1e-9, atol=1e-12)
+
+
+def test_a_run_with_recomputed_log_probabilities_is_the_plain_one_where_one_program_does_both(tmp_path):
+    """Through the loop, which fills `logprobs/policy` before the first of the four updates: every number as with ppo_clip."""
+    from guerdon.training.run import train
+
+    found = {}
+    for loss in ("ppo_clip", "ppo_tis"):
+        found[loss] = train(
+            seed=1, threads=1, models={"policy": {"backend": "tabular", "vocab": "01"}}, tasks=[Task("a", "?", "01"), Task("b", "!", "1")],
+            reward="exact", rollout={"use": "parallel", "max_tokens": 3}, loss=loss,
+            train={"steps": 3, "prompts": 2, "samples": 8, "lr": 0.1, "passes": 2, "minibatches": 2}, folder=tmp_path / loss,
+        ).metrics  # fmt: skip
+    for name in ("loss", "grad_norm", "clip_fraction"):
+        plain, both = ([row[name] for row in found[loss] if name in row] for loss in ("ppo_clip", "ppo_tis"))
+        assert plain == pytest.approx(both, rel=1e-9, abs=1e-12)
+    assert any(row.get("clip_fraction", 0) > 0 for row in found["ppo_tis"])
+    assert {row["cap_fraction"] for row in found["ppo_tis"] if "cap_fraction" in row} == {0.0}
