@@ -52,14 +52,14 @@ def win_rate(group: list[Sample], seed: int = 0) -> list[float]:
 
 
 @reward(inline=True)
-def score(group: list[Sample], seed: int = 0) -> list[float]:
+def bt_score(group: list[Sample], seed: int = 0) -> list[float]:
     return bradley_terry(preference(seed))[[place(s) for s in group]].tolist()
 
 
 def measure(variant: str, seed: int) -> dict[str, Any]:
     settings: dict[str, Any] = {"train": {"steps": 30 * EVERY, "samples": 32, "lr": 0.2}}
     if variant == "baseline":
-        settings |= {"reward": f"score(seed={seed})", "credit": "dr_grpo", "loss": "policy_gradient"}
+        settings |= {"reward": f"bt_score(seed={seed})", "credit": "dr_grpo", "loss": "policy_gradient"}
     else:
         settings |= {
             "reward": f"win_rate(seed={seed})", "credit": None, "aggregate": "pair_mean", "keep": {"use": "all_pairs", "ties": True},

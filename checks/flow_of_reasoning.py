@@ -36,7 +36,7 @@ def worth(seed: int) -> dict[str, float]:
 
 
 @reward(inline=True)
-def solution(samples: list[Sample], policy: Any, seed: int = 0) -> list[float]:
+def flow_solution(samples: list[Sample], policy: Any, seed: int = 0) -> list[float]:
     POLICY[:] = [policy]
     known = worth(seed)
     return [known.get(s.text, REST) for s in samples]
@@ -50,7 +50,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
         terms = {"loss": "policy_gradient", "credit": "dr_grpo"}
     with tempfile.TemporaryDirectory() as folder:
         train(
-            seed=seed, threads=1, tasks=[Task("t", "q")], reward=f"solution(seed={seed})", aggregate="row_mean",
+            seed=seed, threads=1, tasks=[Task("t", "q")], reward=f"flow_solution(seed={seed})", aggregate="row_mean",
             folder=Path(folder) / "run", models={"policy": {"backend": "tabular", "vocab": ACTIONS, "bias": {"<end>": -30.0}}},
             rollout={"use": "parallel", "max_tokens": DEPTH},
             train={

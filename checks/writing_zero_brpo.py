@@ -29,25 +29,25 @@ LENGTH = 6
 
 
 @reward(inline=True)
-def quality(text: str) -> float:
+def true_quality(text: str) -> float:
     words = text.split()
     return (words.count("good") - words.count("bad")) / LENGTH
 
 
 @reward(inline=True)
-def pads(text: str) -> float:
+def padding(text: str) -> float:
     return float(text.split().count("pad"))
 
 
 @reward(inline=True)
-def scalar(text: str) -> float:
-    return quality.fn(text) + 0.2 * pads.fn(text)
+def padded_scalar(text: str) -> float:
+    return true_quality.fn(text) + 0.2 * padding.fn(text)
 
 
 @reward(inline=True)
-def judge(group: list[Sample], rng: np.random.Generator, by: str = "quality") -> list[Verdict]:
+def leaning_judge(group: list[Sample], rng: np.random.Generator, by: str = "quality") -> list[Verdict]:
     """One reference; with by "scalar" it compares as the scalar model would, with the same noise."""
-    worth = {id(s): (quality if by == "quality" else scalar).fn(s.text) for s in group}
+    worth = {id(s): (true_quality if by == "quality" else padded_scalar).fn(s.text) for s in group}
 
     def says(first: Sample, second: Sample) -> float:
         if rng.random() < 0.2:
@@ -61,11 +61,11 @@ def judge(group: list[Sample], rng: np.random.Generator, by: str = "quality") ->
 def measure(variant: str, seed: int) -> dict[str, Any]:
     from guerdon.training.run import train
 
-    text = {"baseline": "scalar", "method": "judge", "ablated": "judge(by='scalar')"}[variant]
+    text = {"baseline": "padded_scalar", "method": "leaning_judge", "ablated": "leaning_judge(by='scalar')"}[variant]
     tasks = [Task(str(i), f"task {i}") for i in range(2)]
     with tempfile.TemporaryDirectory() as folder:
         run = train(
-            seed=seed, threads=1, tasks=tasks, reward=f"({text}) + 0 * quality + 0 * pads", loss="ppo_clip",
+            seed=seed, threads=1, tasks=tasks, reward=f"({text}) + 0 * true_quality + 0 * padding", loss="ppo_clip",
             models={"policy": {"backend": "tabular", "vocab": ["good", "bad", "pad"], "bias": {"pad": -1.5}}},
             rollout={"use": "parallel", "max_tokens": LENGTH}, credit="grpo" if variant == "baseline" else "brpo",
             keep=[] if variant == "baseline" else ["fair_reference"], folder=Path(folder) / "run",
@@ -73,7 +73,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
                 "steps": 100, "prompts": 2, "samples": 16, "lr": 0.3, "max_refills": 2, "samples_every": 10_000, "checkpoint_every": 10_000,
             },
         )  # fmt: skip
-    good, pad = ([row[f"reward/{name}"] for row in run.metrics if f"reward/{name}" in row] for name in ("quality", "pads"))
+    good, pad = ([row[f"reward/{name}"] for row in run.metrics if f"reward/{name}" in row] for name in ("true_quality", "padding"))
     return {
         "value": round(float(np.mean(good[-10:])), 4), "pads": round(float(np.mean(pad[-10:])), 3),
         "pads at first": round(float(np.mean(pad[:3])), 3),
