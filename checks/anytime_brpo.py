@@ -27,8 +27,8 @@ CLAIM = (
 BASELINE = "8 whole thoughts with dr_grpo"
 METHOD = "the same 8 thoughts, cut at both budgets, with anytime_brpo; without its key term, the budgets: all weight on the whole thought"
 SEEDS = (0, 1, 2)
-BUDGETS, LONG, NEED, THOUGHTS = (4, 8), 12, 3, 8
-CUT = {"at": list(BUDGETS), "inducer": "!", "think_end": ".", "answer_tokens": 2, "max_tokens": LONG + 3}
+BUDGETS, MOST, NEED, THOUGHTS = (4, 8), 12, 3, 8
+CUT = {"at": list(BUDGETS), "inducer": "!", "think_end": ".", "answer_tokens": 2, "max_tokens": MOST + 3}
 
 
 @reward(inline=True)
@@ -51,7 +51,7 @@ def chances(_: str, state: str) -> dict[str, float]:
     done, _, rest = state.split(" ")
     if rest:
         return {"<end>": 1.0} if rest.endswith("y") else {"y": 1.0}
-    return {".": 1.0} if int(done) >= LONG else {"w": 0.3, "i": 0.7}
+    return {".": 1.0} if int(done) >= MOST else {"w": 0.3, "i": 0.7}
 
 
 @backend(capabilities=CAPABILITIES)
@@ -67,7 +67,7 @@ def variances(prior: list[float], seed: int) -> float:
     with Engine(context, workers=1) as engine:
         batch = collate(samples, engine.score(parse("worked"), samples))
     p = np.array(prior) / sum(prior)
-    a = anytime_brpo(batch, prior)[size - 1 :: size, [b - 1 for b in (*BUDGETS, LONG)]].numpy()
+    a = anytime_brpo(batch, prior)[size - 1 :: size, [b - 1 for b in (*BUDGETS, MOST)]].numpy()
     r = batch.outcome.numpy().reshape(-1, THOUGHTS, size)
     ret = (p * r)[..., ::-1].cumsum(-1)[..., ::-1]
     plain = (ret - ret.mean(1, keepdims=True)).reshape(-1, size)
@@ -81,9 +81,9 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
         "credit": {"use": "anytime_brpo", "prior": prior}, "rollout": {"use": "serial_exits", **CUT}, "aggregate": "per_node",
         "train": {"steps": 60, "samples": THOUGHTS * 3},
     }  # fmt: skip
-    plain = {"credit": "dr_grpo", "rollout": {"use": "parallel", "max_tokens": LONG + 3}, "train": {"steps": 60, "samples": THOUGHTS}}
+    plain = {"credit": "dr_grpo", "rollout": {"use": "parallel", "max_tokens": MOST + 3}, "train": {"steps": 60, "samples": THOUGHTS}}
     rows = learn(
-        "worker_at_any_time", tasks, "worked", seed, eval={"gold": "early", "max_tokens": LONG + 3},
+        "worker_at_any_time", tasks, "worked", seed, eval={"gold": "early", "max_tokens": MOST + 3},
         **(plain if variant == "baseline" else ours),
     )  # fmt: skip
     first, last = ([row for row in rows if "eval/gold" in row][i] for i in (0, -1))

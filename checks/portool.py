@@ -43,7 +43,7 @@ def called_right(text: str) -> float:
 
 
 @reward(inline=True)
-def calls(text: str) -> float:
+def calls_made(text: str) -> float:
     return float(sum(text.count(tool) for tool in "abc"))
 
 
@@ -80,7 +80,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     exact = np.array([worth(text[: k + 1]) - worth(text[:k]) for text in made for k in range(len(text))])
     clear = np.abs(exact) > 0.1
     rows = learn(
-        "caller", tasks, "called_right", seed, train={"steps": 40}, eval={"gold": "calls"},
+        "caller", tasks, "called_right", seed, train={"steps": 40}, eval={"gold": "calls_made"},
         rollout={"use": "parallel" if chains else "tree", **grown}, aggregate="token_mean" if chains else "per_node",
         credit="grpo" if chains else {"use": "portool", "gamma": gamma},
     )  # fmt: skip
