@@ -90,3 +90,24 @@ def test_log_z_is_trained_by_local_and_refused_by_tabular():
 def test_a_recipe_gives_a_loss_that_is_a_class_its_parameters():
     assert check_params("loss", Use(use="trajectory_balance", floor=0.1, pace=10.0), "loss") == []
     assert "has no parameter 'flor'" in check_params("loss", Use(use="trajectory_balance", flor=0.1), "loss")[0]
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_both_forms_end_at_chances_proportional_to_rewards(learned):
+    rewards = [0.001, 1.0, 2.0, 4.0, 1.0, 0.5]
+    batch = answers(rewards)
+    batch.weights = row_mean(batch)
+    fn = trajectory_balance() if learned else vargrad
+    logits = torch.zeros(len(rewards), dtype=torch.float64, requires_grad=True)
+    adam = torch.optim.Adam([logits, *(fn.parameters() if isinstance(fn, trajectory_balance) else [])], 0.05)
+    for _ in range(500):
+        logprobs = torch.stack([logits.log_softmax(0), torch.zeros_like(logits)], 1)
+        adam.zero_grad()
+        (fn({"logprobs": logprobs}, batch, pace=1.0) if isinstance(fn, trajectory_balance) else fn({"logprobs": logprobs}, batch))[
+            0
+        ].backward()
+        adam.step()
+    wanted = np.array(rewards) / sum(rewards)
+    assert np.abs(logits.detach().softmax(0).numpy() - wanted).sum() / 2 < 0.01
+    if isinstance(fn, trajectory_balance):
+        assert float(fn.moved.detach()) == pytest.approx(np.log(sum(rewards)), abs=0.01)
