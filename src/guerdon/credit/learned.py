@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from guerdon.credit.core import credit, group_sum, on_tokens, per_step, step_rewards
+from guerdon.credit.core import centred, credit, group_sum, on_tokens, per_step, step_rewards
 from guerdon.credit.group import dr_grpo, grpo, rloo
 from guerdon.registry import Refused
 
@@ -29,16 +29,15 @@ def prime(batch: Batch, process: float = 1.0, outcome: float = 1.0) -> Float[Ten
     with 5: one to one before whitening, as here.
     """
     rewards, live = _token_rewards(batch, "prime")
-    counted = live.to(rewards.dtype)
-    size = counted.sum(1)
+    size = live.sum(1)
     n = group_sum((size > 0).to(rewards.dtype), batch)
-    sums, left = _onward(rewards), _onward(counted)
+    sums = _onward(rewards)
     scale = torch.maximum(sums.amax(), -sums.amin()) + 1e-6 if sums.numel() else 1.0
     m = rewards.sum(1) / size.clamp(min=1) / scale
     base, factor = group_sum(m, batch) / n.clamp(min=1), process * n / (n - 1).clamp(min=1)
-    returns = sums.mul_((factor / scale)[:, None]).addcmul_(left, (-factor * base)[:, None])
+    returns = _onward(rewards.mul_((factor / scale)[:, None]).sub_((factor * base)[:, None]).mul_(live))
     if batch.rewards.outcome is not None:
-        returns += outcome * rloo(batch)
+        returns += outcome * _left_out(batch)[:, None]
     return _whitened(returns, live & (n > 1)[:, None])
 
 
@@ -88,11 +87,11 @@ def oreal(batch: Batch, threshold: float = 0.5) -> Float[Tensor, "n t"]:
         raise Refused(f"oreal(threshold={threshold}): a threshold of a probability is at least 0 and below 1.")
     g = batch.field("values/token_rm").to(batch.weights.dtype)
     column = torch.arange(g.shape[1], device=g.device)
-    g = torch.where(column < batch.lengths[:, None] - 1, g.roll(-1, 1), g) * batch.mask
-    right = (g.cumsum(1) / batch.mask.cumsum(1).clamp(min=1)).sigmoid()
-    advantages = rloo(batch)
-    sure = torch.where(advantages > 0, right, 1 - right)
-    return advantages * ((sure - threshold) / (1 - threshold)).clamp(0, 1)
+    g = torch.where(column < batch.lengths[:, None] - 1, g.roll(-1, 1), g)
+    mean = g.mul_(batch.mask).cumsum_(1).div_(batch.mask.cumsum(1).clamp_(min=1))
+    a = _left_out(batch)
+    sure = mean.mul_(torch.where(a > 0, 1.0, -1.0)[:, None]).sigmoid_()  # 1 - p is the sigmoid of minus the mean
+    return sure.sub_(threshold).div_(1 - threshold).clamp_(0, 1).mul_(a[:, None]).mul_(batch.mask & batch.alive[:, None])
 
 
 @credit(needs=("values",), grains=("step",))
@@ -124,8 +123,14 @@ def _token_rewards(batch: Batch, name: str) -> tuple[Float[Tensor, "n t"], Bool[
     live = batch.mask & batch.alive[:, None]
     value = torch.zeros_like(batch.weights)
     width = min(value.shape[1], grain.value.shape[1])
-    value[:, :width] = torch.from_numpy(grain.value[:, :width]).to(value)
-    return torch.where(live, value, 0.0), live
+    value[:, :width] = torch.from_numpy(grain.value)[:, :width]
+    return value.mul_(live), live
+
+
+def _left_out(batch: Batch) -> Float[Tensor, " n"]:
+    """The number that `rloo` spreads over each sample."""
+    above, count = centred(batch)
+    return above * count / (count - 1).clamp(min=1)
 
 
 def _first(batch: Batch, s: int = 1) -> Int[Tensor, "n s"]:
@@ -142,7 +147,7 @@ def _first(batch: Batch, s: int = 1) -> Int[Tensor, "n s"]:
 
 def _onward(x: Float[Tensor, "n t"]) -> Float[Tensor, "n t"]:
     """Sums over a token and all behind it."""
-    return x.sum(1, keepdim=True) - x.cumsum(1) + x
+    return x.cumsum(1).neg_().add_(x).add_(x.sum(1, keepdim=True))
 
 
 def _lowest(r: Float[Tensor, "n s"], scored: Bool[Tensor, "n s"], batch: Batch) -> Float[Tensor, " n"]:
@@ -153,10 +158,11 @@ def _lowest(r: Float[Tensor, "n s"], scored: Bool[Tensor, "n s"], batch: Batch) 
 
 
 def _whitened(x: Float[Tensor, "n t"], live: Bool[Tensor, "n t"]) -> Float[Tensor, "n t"]:
-    """(x - mean) / sqrt(variance + 1e-8) over the tokens that count; 0 elsewhere, and where one counts."""
+    """(x - mean) / sqrt(variance + 1e-8) over the tokens that count; 0 elsewhere, and where one counts. In the place of x."""
     count = int(live.sum())
     if count < 2:
         return torch.zeros_like(x)
-    x = torch.where(live, x, 0.0)
-    x = torch.where(live, x - x.sum() / count, 0.0)
-    return x * (x.square().sum() / (count - 1) + 1e-8).rsqrt()
+    x.mul_(live)
+    x.sub_(x.sum() / count).mul_(live)
+    flat = x.flatten()
+    return x.mul_((flat.dot(flat) / (count - 1) + 1e-8).rsqrt())
