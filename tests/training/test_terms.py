@@ -154,3 +154,8 @@ def test_online_dpo_trains_on_the_pairs_that_curation_makes(tmp_path: Path):
     assert first["reward_gap"] == pytest.approx(0.0, abs=1e-9)  # the policy is its reference still
     assert first[m.LOSS] == pytest.approx(np.log(2))
     assert last["reward_gap"] > 0
+
+
+def test_a_demonstration_in_a_loss_with_a_ratio_is_refused_by_name(tmp_path: Path):
+    with pytest.raises(Refused, match=r"Sample \d of the batch \(task '.*', source expert\) has no `logprobs`, which the loss 'ppo_clip'"):
+        train({**WORLD, "rollout": "two_sources"}, folder=tmp_path / "run")

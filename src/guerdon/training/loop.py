@@ -16,7 +16,7 @@ import torch
 from guerdon.backends.base import LossCall, Model, Usage
 from guerdon.credit import critic_view, kl_reward, lambda_returns
 from guerdon.losses.core import shared, units
-from guerdon.registry import Broke, Refused
+from guerdon.registry import Broke, Refused, find
 from guerdon.samples import Batch, Kept, Progress, Rewards, Sample, collate
 from guerdon.training import measure
 from guerdon.training import metrics as m
@@ -141,6 +141,20 @@ def refuse_unwritten(samples: list[Sample], rewards: Rewards) -> None:
             )
 
 
+def refuse_unknown(batch: Batch, stage: Running, kept: list[Sample]) -> None:
+    """Raises Refused for a row without log-probabilities of its own that a term of the loss with a ratio counts."""
+    unknown = (batch.field("logprobs").isnan() & (batch.weights != 0)).any(1)
+    for call in stage.losses:
+        if "logprobs" in find("loss", call.name).about.get("fields", ()):
+            bad = (unknown & (call.rows(batch).weights != 0).any(1)).nonzero()[:, 0].tolist()
+            if bad:
+                sample = kept[bad[0]]
+                raise Refused(
+                    f"Sample {bad[0]} of the batch (task {sample.task.id!r}, source {sample.source}) has no `logprobs`, which the loss "
+                    f"{call.name!r} divides by; write `of: policy` at that term, and one without a ratio, such as sft, for the others."
+                )
+
+
 def assemble(run: Run, stage: Running, found: Gathered) -> Batch:
     """The kept rows as a batch, with the fields that credit and loss need filled by forward passes."""
     kept = [found.samples[i] for i in found.rows.tolist()]
@@ -153,6 +167,7 @@ def assemble(run: Run, stage: Running, found: Gathered) -> Batch:
         batch.pairs = torch.from_numpy(position[found.pairs])
     if stage.paired:  # a row in no pair has nothing to be compared with
         batch.weights = batch.weights * torch.isin(torch.arange(len(batch)), batch.pairs)[:, None]
+    refuse_unknown(batch, stage, kept)
     batch.unit = units(batch, [call.name for call in stage.losses])
     for name, (model, want) in stage.fields.items():
         batch.fields[name] = run.forward(model, batch, want, stage.temperature)
