@@ -88,8 +88,8 @@ def test_log_z_is_trained_by_local_and_refused_by_tabular():
 
 
 def test_a_recipe_gives_a_loss_that_is_a_class_its_parameters():
-    assert check_params("loss", Use(use="trajectory_balance", floor=0.1, pace=10.0), "loss") == []
-    assert "has no parameter 'flor'" in check_params("loss", Use(use="trajectory_balance", flor=0.1), "loss")[0]
+    assert check_params("loss", Use.model_validate({"use": "trajectory_balance", "floor": 0.1, "pace": 10.0}), "loss") == []
+    assert "has no parameter 'flor'" in check_params("loss", Use.model_validate({"use": "trajectory_balance", "flor": 0.1}), "loss")[0]
 
 
 @pytest.mark.parametrize("learned", [False, True])

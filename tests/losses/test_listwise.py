@@ -63,7 +63,7 @@ def twin(out: dict[str, torch.Tensor], batch: Batch, beta: float, ranks: str, ad
             size = abs(2 ** v[i] - 2 ** v[j]) * abs(1 / math.log2(1 + rank(i)) - 1 / math.log2(1 + rank(j))) if ranks == "lambda" else 1.0
             share = sum(weights[r].max() for r in h) / len(pairs)
             total += share * size * math.log1p(math.exp(-beta * (h[i] - h[j])))
-    return total
+    return float(total)
 
 
 @pytest.mark.parametrize("ranks", ["lambda", "one"])
