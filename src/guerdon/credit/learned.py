@@ -31,6 +31,7 @@ def prime(batch: Batch, process: float = 1.0, outcome: float = 1.0) -> Float[Ten
     rewards, live = _token_rewards(batch, "prime")
     size = live.sum(1)
     n = group_sum((size > 0).to(rewards.dtype), batch)
+    live.mul_((n > 1)[:, None])
     sums = _onward(rewards)
     scale = torch.maximum(sums.amax(), -sums.amin()) + 1e-6 if sums.numel() else 1.0
     m = rewards.sum(1) / size.clamp(min=1) / scale
@@ -38,7 +39,7 @@ def prime(batch: Batch, process: float = 1.0, outcome: float = 1.0) -> Float[Ten
     returns = _onward(rewards.mul_((factor / scale)[:, None]).sub_((factor * base)[:, None]).mul_(live))
     if batch.rewards.outcome is not None:
         returns += outcome * _left_out(batch)[:, None]
-    return _whitened(returns, live & (n > 1)[:, None])
+    return _whitened(returns, live)
 
 
 @credit(grains=("outcome", "step", "token"), group=True)
@@ -88,10 +89,11 @@ def oreal(batch: Batch, threshold: float = 0.5) -> Float[Tensor, "n t"]:
     g = batch.field("values/token_rm").to(batch.weights.dtype)
     column = torch.arange(g.shape[1], device=g.device)
     g = torch.where(column < batch.lengths[:, None] - 1, g.roll(-1, 1), g)
-    mean = g.mul_(batch.mask).cumsum_(1).div_(batch.mask.cumsum(1).clamp_(min=1))
+    written = batch.mask.to(g.dtype)
+    mean = g.mul_(written).cumsum_(1).div_(batch.mask.cumsum(1).clamp_(min=1))
     a = _left_out(batch)
     sure = mean.mul_(torch.where(a > 0, 1.0, -1.0)[:, None]).sigmoid_()  # 1 - p is the sigmoid of minus the mean
-    return sure.sub_(threshold).div_(1 - threshold).clamp_(0, 1).mul_(a[:, None]).mul_(batch.mask & batch.alive[:, None])
+    return sure.sub_(threshold).div_(1 - threshold).clamp_(0, 1).mul_(a[:, None]).mul_(written)
 
 
 @credit(needs=("values",), grains=("step",))
@@ -115,13 +117,13 @@ def step_gae(batch: Batch, gamma: float = 1.0, lam: float = 0.95) -> Float[Tenso
     return on_tokens(torch.where(there, out, 0.0), batch)
 
 
-def _token_rewards(batch: Batch, name: str) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"]]:
-    """(token rewards, 0 where none was scored; the tokens that count): of living rows, that the policy wrote."""
+def _token_rewards(batch: Batch, name: str) -> tuple[Float[Tensor, "n t"], Float[Tensor, "n t"]]:
+    """(token rewards, 0 where none was scored; 1 on tokens that count, else 0): of living rows, that the policy wrote."""
     grain = batch.rewards.token
     if grain is None:
         raise Refused(f"The credit {name!r} needs token rewards, and the recipe's reward gives none; add `implicit(model='prm')`.")
-    live = batch.mask & batch.alive[:, None]
     value = torch.zeros_like(batch.weights)
+    live = batch.mask.to(value.dtype).mul_(batch.alive[:, None])
     width = min(value.shape[1], grain.value.shape[1])
     value[:, :width] = torch.from_numpy(grain.value)[:, :width]
     return value.mul_(live), live
@@ -157,12 +159,11 @@ def _lowest(r: Float[Tensor, "n s"], scored: Bool[Tensor, "n s"], batch: Batch) 
     return low.scatter_reduce_(0, batch.group, torch.where(scored, r, torch.inf).amin(1), "amin")[batch.group]
 
 
-def _whitened(x: Float[Tensor, "n t"], live: Bool[Tensor, "n t"]) -> Float[Tensor, "n t"]:
+def _whitened(x: Float[Tensor, "n t"], live: Float[Tensor, "n t"]) -> Float[Tensor, "n t"]:
     """(x - mean) / sqrt(variance + 1e-8) over the tokens that count; 0 elsewhere, and where one counts. In the place of x."""
-    count = int(live.sum())
+    count = live.sum()
     if count < 2:
         return torch.zeros_like(x)
     x.mul_(live)
     x.sub_(x.sum() / count).mul_(live)
-    flat = x.flatten()
-    return x.mul_((flat.dot(flat) / (count - 1) + 1e-8).rsqrt())
+    return x.mul_((x.flatten().dot(x.flatten()) / (count - 1) + 1e-8).rsqrt())
