@@ -1,8 +1,8 @@
 """Work or filler: a policy that writes steps, a frozen process reward model that likes filler, and an answer that needs work.
 
 A solution is three steps of work. `think.` is filler and leads nowhere, `solve.` is right work, `slip.` wrong work; after three steps of
-work comes the end. An answer is right where all work is right and it ended within 12 words. What is written next hangs on how much work is
-done and how much filler was written.
+work comes the end. An answer is right where all work is right and it ended within 12 words. What is written next hangs on how much work
+is done; the policy does not count its filler.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ def likes_filler(steps: list[str]) -> list[float]:
 
 
 @reward(inline=True)
-def solved(text: str) -> float:
+def all_right(text: str) -> float:
     """1 where three steps of work are done and all are right."""
     work = [word for word in text.split() if word != "think."]
     return float(work == ["solve."] * WORK)
 
 
 class Worker(Tabular):
-    """One row of logits for each (work done, filler written)."""
+    """One row of logits for each number of steps of work done."""
 
     def _state(self, key: bytes) -> bytes:
         ids = np.frombuffer(key, dtype="<u4")
         written = ids[ids < self.end]
-        return np.array([np.count_nonzero(written > 0), np.count_nonzero(written == 0)], dtype="<u4").tobytes()
+        return np.array([np.count_nonzero(written > 0)], dtype="<u4").tobytes()
 
     def _look(self, keys: Sequence[bytes]) -> dict[str, torch.Tensor]:
         return super()._look([self._state(key) for key in keys])
@@ -77,10 +77,10 @@ def learn(reward: str, credit: Any, seed: int, steps: int = 160) -> dict[str, fl
     tasks = [Task(str(i), "do") for i in range(8)]
     with tempfile.TemporaryDirectory() as folder:
         run = train(
-            seed=seed, threads=1, models={"policy": {"backend": "worker"}}, tasks=tasks, reward=reward, correct="solved", credit=credit,
+            seed=seed, threads=1, models={"policy": {"backend": "worker"}}, tasks=tasks, reward=reward, correct="all_right", credit=credit,
             rollout={"use": "parallel", "max_tokens": MOST, "split": "sentences"},
             train={"steps": steps, "prompts": 8, "samples": 8, "lr": 0.1, "samples_every": 1000, "checkpoint_every": 1000},
-            eval={"tasks": tasks, "every": steps, "samples": 64, "temperature": 1.0, "gold": "filler", "keep_best": False},
+            eval={"tasks": tasks, "every": steps, "samples": 64, "temperature": 1.0, "gold": "filler_share", "keep_best": False},
             folder=Path(folder) / "run",
         )  # fmt: skip
     first, last = ([row for row in run.metrics if "eval/gold" in row][i] for i in (0, -1))
@@ -88,7 +88,7 @@ def learn(reward: str, credit: Any, seed: int, steps: int = 160) -> dict[str, fl
 
 
 @reward(inline=True)
-def filler(text: str) -> float:
+def filler_share(text: str) -> float:
     """The share of words that lead nowhere."""
     words = text.split()
     return words.count("think.") / len(words) if words else 0.0

@@ -20,7 +20,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
 
     credit = {"baseline": "sum_form", "method": "min_form", "ablated": {"use": "min_form", "temperature": 1000.0}}[variant]
     found = learn("likes_filler", credit, seed)
-    return found | {"verifiable": learn("solved", "rloo", seed)["value"] if variant != "baseline" else 0.0}
+    return found | {"verifiable": learn("all_right", "rloo", seed)["value"] if variant != "baseline" else 0.0}
 
 
 def holds(baseline: list[Any], method: list[Any]) -> bool:

@@ -251,6 +251,16 @@ def test_tokens_of_tools_are_read_but_not_answered_for(case: Any):
     case.near(case.gradient(model, batch)[0], whole, 10)
 
 
+def test_ids_of_another_tokenizer_are_refused_with_their_row(case: Any):
+    model = case.open()
+    batch = case.mixed(model)
+    batch.ids[3, 1] = 2_000_000
+    with pytest.raises(Refused, match="`ids` of row 3 of the batch"):
+        model.forward(batch)
+    with pytest.raises(Refused, match="`ids` of row 3 of the batch"):
+        model.forward_backward(batch, PG)
+
+
 # What is not offered
 
 

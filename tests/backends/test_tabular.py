@@ -190,7 +190,7 @@ def test_tokens_that_a_tool_wrote_may_be_outside_the_vocabulary():
     model = tabular(vocab="ab")
     row = [0, *model.encode("#"), 1, 2]
     batch = batch_of(model, ["x"], [row])
-    with pytest.raises(Refused, match="vocabulary"):
+    with pytest.raises(Refused, match="`ids` of row 0 of the batch"):
         model.forward(batch)
     batch.mask[0, 1], batch.weights[0, 1] = False, 0.0
     out, _ = model.forward(batch)

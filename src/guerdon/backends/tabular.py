@@ -375,8 +375,9 @@ class Tabular:
             whole = _key(np.concatenate([prompt.numpy(), row]))
             keys += [whole[: 4 * (len(prompt) + i)] for i in np.flatnonzero(places).tolist()]
         ids, written = batch.ids[real], batch.mask[real]
-        if bool((ids[written] > self.end).any()):
-            raise Refused("A row of the batch has a token that the policy wrote and that is not in the tabular model's vocabulary.")
+        foreign = ((batch.ids > self.end) & real & batch.mask).any(1).nonzero()[:, 0].tolist()
+        if foreign:
+            raise Refused(f"`ids` of row {foreign[0]} of the batch hold a token that the policy wrote and the tabular model does not know.")
         found = look(keys)
         logits = found["logits"] / (temperature or 1.0)
         logp = torch.log_softmax(logits, -1)

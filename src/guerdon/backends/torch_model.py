@@ -317,11 +317,21 @@ class TorchModel:
         sizes, lengths, units = [len(p) for p in distinct], batch.lengths.tolist(), batch.unit.tolist()
         if min(sizes) == 0:
             raise Refused("A row's prompt has no tokens; a completion needs at least one token to continue.")
+        self._known(batch, distinct)
         overhead = prefix.PASS.get(self.device.type, 4096)
         parts = prefix.split(owner, sizes, lengths, units, budget, self.sharing, overhead)
         if self.packs:
             parts = trie.split(parts, owner, sizes, batch.ids.cpu().numpy(), lengths, units, budget, overhead, self._width)
         return parts, prefix.usage(owner, sizes, parts, self.sharing)
+
+    def _known(self, batch: Batch, prompts: Sequence[Tensor]) -> None:
+        """Raises Refused for ids that the model has no embedding for."""
+        most = self.causal.get_input_embeddings().num_embeddings
+        bad = ((batch.ids < 0) | (batch.ids >= most)).any(1).nonzero()[:, 0].tolist()
+        who = [f"row {row} of the batch" for row in bad[:1]]
+        who += [f"the prompt {p[:8].tolist()}" for p in prompts if int(p.min()) < 0 or int(p.max()) >= most][:1]
+        if who:
+            raise Refused(f"`ids` of {who[0]} hold tokens beyond the {most} that this model knows: they are of another tokenizer.")
 
     def _micro(self, batch: Batch, part: prefix.Part) -> tuple[Batch, Tensor | None]:
         """The rows of a micro-batch on the model's device, and their places, None for a batch taken whole."""
