@@ -37,7 +37,7 @@ def result(text: str, meta: dict[str, Any]) -> float:
 
 
 @reward(inline=True, grain="step")
-def judge(steps: list[str], meta: dict[str, Any], same: bool = False) -> list[float]:
+def line_judge(steps: list[str], meta: dict[str, Any], same: bool = False) -> list[float]:
     noise = draw(meta["name"], *steps).normal(0, 0.1, len(steps))
     return [0.5 if same else {"work": 0.8, "slip": 0.2, "indeed": 0.9}[s.strip()] + float(e) for s, e in zip(steps, noise, strict=True)]
 
@@ -45,7 +45,7 @@ def judge(steps: list[str], meta: dict[str, Any], same: bool = False) -> list[fl
 @reward(inline=True)
 def judge_mean(text: str, meta: dict[str, Any]) -> float:
     lines = text.split()
-    return float(np.mean(judge.fn(lines, meta))) if lines else 0.0
+    return float(np.mean(line_judge.fn(lines, meta))) if lines else 0.0
 
 
 @reward(inline=True)
@@ -82,7 +82,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
         found = learn(seed, "result", [], 4)
         found["blend"] = learn(seed, "result + 0.8 * judge_mean", [], 4)["indeed"]
     else:
-        found = learn(seed, f"result + judge(same={variant == 'ablated'})", ["prof"], 8)
+        found = learn(seed, f"result + line_judge(same={variant == 'ablated'})", ["prof"], 8)
     return {name: round(x, 4) for name, x in found.items()}
 
 

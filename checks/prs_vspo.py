@@ -45,7 +45,7 @@ def answers(text: str, reference: str) -> float:
 
 
 @reward(inline=True)
-def solved(text: str, reference: str) -> float:
+def through_all(text: str, reference: str) -> float:
     return float(calls.fn(text) and tags.fn(text) and answers.fn(text, reference))
 
 
@@ -58,7 +58,7 @@ def learn(seed: int, expression: str, select: str, keep: list[str]) -> dict[str,
     with tempfile.TemporaryDirectory() as folder:
         run = train(
             name="prs", threads=1, seed=seed, tasks=tasks, models={"policy": {"backend": "tabular", "vocab": VOCAB, "bias": {"call": 1.0}}},
-            reward=expression, correct="solved", select=select, keep=keep, credit="grpo", rollout={"use": "parallel", "max_tokens": 4},
+            reward=expression, correct="through_all", select=select, keep=keep, credit="grpo", rollout={"use": "parallel", "max_tokens": 4},
             folder=Path(folder) / "run", eval={"tasks": tasks, "every": 5, "samples": 2, "temperature": 1.0},
             train={"steps": STEPS, "prompts": 12, "samples": 8, "lr": 0.2, "checkpoint_every": 1000, "samples_every": 1000},
         )  # fmt: skip
@@ -70,7 +70,7 @@ def learn(seed: int, expression: str, select: str, keep: list[str]) -> dict[str,
 
 def measure(variant: str, seed: int) -> dict[str, Any]:
     if variant == "baseline":
-        binary = learn(seed, "solved", "epochs", [])
+        binary = learn(seed, "through_all", "epochs", [])
         found = learn(seed, PRS, "epochs", []) | {"binary": binary["value"], "binary first": binary["first"]}
     else:
         found = learn(seed, PRS, "by_value" if variant == "method" else "epochs", ["value_weights"])
