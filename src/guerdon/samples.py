@@ -443,8 +443,15 @@ class Batch:
         """All grains on tokens, outcome and steps on their last one."""
         import torch
 
-        placed = self.rewards.to_tokens(self.step_of.cpu().numpy(), self.lengths.cpu().numpy(), place="last")
-        return torch.from_numpy(placed).to(self.weights.device, self.weights.dtype)
+        out = torch.zeros_like(self.weights)
+        if self.rewards.step is not None or self.rewards.token is not None:
+            fine = Rewards(step=self.rewards.step, token=self.rewards.token)
+            placed = fine.to_tokens(self.step_of.cpu().numpy(), self.lengths.cpu().numpy(), place="last")
+            out += torch.from_numpy(placed).to(out.device, out.dtype)
+        if self.rewards.outcome is not None:
+            rows = self.lengths.nonzero()[:, 0]
+            out[rows, self.lengths[rows] - 1] += self.outcome[rows]
+        return out
 
     def field(self, name: str) -> Tensor:
         if name not in self.fields:

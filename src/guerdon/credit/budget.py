@@ -32,9 +32,11 @@ def hbpo(batch: Batch, limit: int = 4096, beta: float = 4.0, intra: float = 1.0,
     variance = group_sum(above**2, batch) / (count - 1).clamp(min=1)
     inter = above / (variance.sqrt() + eps)
     budget = batch.fields["budget"].to(inter.dtype)
-    members, subgroup = torch.unique(torch.stack([batch.group.double(), budget.double()]), dim=1, return_inverse=True)
+    budgets, which = torch.unique(budget, return_inverse=True)
+    subgroup = batch.group * max(len(budgets), 1) + which
     judged = (count > 0).to(inter.dtype)
-    total, size = (torch.zeros(members.shape[1], dtype=inter.dtype, device=inter.device) for _ in range(2))
+    most = int(subgroup.max()) + 1 if len(batch) else 0
+    total, size = (torch.zeros(most, dtype=inter.dtype, device=inter.device) for _ in range(2))
     total.index_add_(0, subgroup, batch.outcome * judged)
     size.index_add_(0, subgroup, judged)
     short = (total / size.clamp(min=1))[subgroup] - beta * torch.cos(math.pi * budget / (2 * limit))

@@ -41,7 +41,7 @@ def _decay_sum(x: Float[Tensor, "n t"], decay: float, block: int = 32) -> Float[
     t = x.shape[1]
     i = torch.arange(block, device=x.device)
     powers = torch.pow(torch.tensor(decay, dtype=x.dtype, device=x.device), (i[:, None] - i).clamp(min=0)).tril()
-    y = F.pad(x, (0, -t % block)).unflatten(1, (-1, block)) @ powers
+    y = (F.pad(x, (0, -t % block)) if t % block else x).unflatten(1, (-1, block)) @ powers
     onward = powers[-1] * decay
     for b in range(y.shape[1] - 2, -1, -1):
         y[:, b] += y[:, b + 1, :1] * onward

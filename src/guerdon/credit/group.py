@@ -63,6 +63,6 @@ def reinforce_pp(batch: Batch, gamma: float = 1.0, group_baseline: bool = False,
     if not count:
         return torch.zeros_like(batch.weights)
     to_go = rewards_to_go(batch, gamma)
-    above = torch.where(live, to_go - torch.where(live, to_go, torch.inf).amin(), 0.0)  # from the lowest, as in `centred`
-    centre = torch.where(live, above - above.sum() / count, 0.0)
-    return centre / ((centre**2).sum().div(max(count - 1, 1)).sqrt() + eps)
+    above = to_go.sub_(torch.where(live, to_go, torch.inf).amin()).mul_(live)  # from the lowest, as in `centred`
+    centre = above.sub_(above.sum() / count).mul_(live)
+    return centre.div_(torch.linalg.vector_norm(centre) / max(count - 1, 1) ** 0.5 + eps)

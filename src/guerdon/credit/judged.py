@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
+import torch.nn.functional as F
 
-from guerdon.credit.core import credit, group_sum, on_tokens, step_rewards
+from guerdon.credit.core import credit, group_sum, on_tokens, per_step, step_rewards
 from guerdon.credit.group import rloo
 from guerdon.registry import Refused
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Float
     from torch import Tensor
 
     from guerdon.samples import Batch
@@ -44,13 +45,16 @@ def capo(
     if vote not in VOTES:
         raise Refused(f"capo(vote={vote!r}): vote is one of {', '.join(VOTES)}.")
     value, scored, _ = step_rewards(batch)
-    wrong = VOTES[vote](torch.where(scored, 1 - value, 0.0).clamp(0, 1))
-    r = whole * batch.outcome[:, None] - process * on_tokens(wrong, batch, outside="zero")
+    wrong = F.pad(VOTES[vote](torch.where(scored, 1 - value, 0.0).clamp(0, 1)), (0, 1))  # what is outside every step is one step more
+    s = value.shape[1]
+    view = replace(batch, step_of=torch.where(batch.step_of < 0, s, batch.step_of)) if bool((batch.step_of < 0).any()) else batch
+    tokens = per_step(batch.mask.to(value.dtype), view, s + 1)
     assert batch.rewards.outcome is not None
-    judged = batch.alive & torch.from_numpy(batch.rewards.outcome.scored).to(r.device)
-    centre, count = within_group(r, batch.mask & judged[:, None], batch)
-    variance = group_sum((centre**2).sum(1), batch) / (count - 1).clamp(min=1)
-    return centre / (variance.sqrt() + eps)[:, None]
+    judged = batch.alive & torch.from_numpy(batch.rewards.outcome.scored).to(value.device)
+    r = whole * batch.outcome[:, None] - process * wrong
+    centre, count = within_group(r, tokens * judged[:, None], batch)
+    variance = group_sum((centre**2 * tokens).sum(1), batch) / (count - 1).clamp(min=1)
+    return on_tokens(centre / (variance.sqrt() + eps)[:, None], view)
 
 
 @credit(grains=("outcome", "step"))
@@ -65,13 +69,15 @@ def pav(batch: Batch) -> Float[Tensor, "n t"]:
     return rloo(batch) + on_tokens(value, batch, outside="zero")
 
 
-def within_group(x: Float[Tensor, "n k"], known: Bool[Tensor, "n k"], batch: Batch) -> tuple[Float[Tensor, "n k"], Float[Tensor, " n"]]:
-    """(x - mean over the known entries of the group, how many there are); 0 elsewhere, and exactly 0 where they are equal."""
+def within_group(x: Float[Tensor, "n k"], times: Tensor, batch: Batch) -> tuple[Float[Tensor, "n k"], Float[Tensor, " n"]]:
+    """(x - mean over the entries of the group, how many there are), an entry counted `times (n, k)`; 0 where that is 0, and exactly 0 where
+    all are equal."""
+    known, times = times > 0, times.to(x.dtype)
     low = x.new_full((int(batch.group.max()) + 1 if len(batch) else 0,), torch.inf)
     low.scatter_reduce_(0, batch.group, torch.where(known, x, torch.inf).amin(1), "amin")
     above = torch.where(known, x - low[batch.group][:, None], 0.0)  # from the lowest, as in `centred`
-    count = group_sum(known.sum(1).to(x.dtype), batch)
-    mean = group_sum(above.sum(1), batch) / count.clamp(min=1)
+    count = group_sum(times.sum(1), batch)
+    mean = group_sum((above * times).sum(1), batch) / count.clamp(min=1)
     return torch.where(known, above - mean[:, None], 0.0), count
 
 

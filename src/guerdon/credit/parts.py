@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from guerdon.credit.core import credit
 from guerdon.credit.gae import gae
 from guerdon.registry import Refused, nearest
@@ -61,7 +63,9 @@ def constrained(batch: Batch, gamma: float = 1.0, lam: float = 0.95) -> Float[Te
 
 
 def _white(x: Float[Tensor, "n t"], live: Bool[Tensor, "n t"]) -> Float[Tensor, "n t"]:
-    if not bool(live.any()):
+    count = int(live.sum())
+    if not count:
         return x.new_zeros(x.shape)
-    x = x - x[live].min()  # equal values are then 0 exactly, whatever they are
-    return ((x - x[live].mean()) / (x[live].std(correction=0) + 1e-8)).where(live, 0.0)
+    above = (x - torch.where(live, x, torch.inf).amin()).mul_(live)  # equal values are then 0 exactly, whatever they are
+    centre = above.sub_(above.sum() / count).mul_(live)
+    return centre.div_(torch.linalg.vector_norm(centre) / count**0.5 + 1e-8)
