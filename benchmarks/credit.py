@@ -1,4 +1,4 @@
-"""Every registered credit on one large batch, beside verl's own functions where it is installed; the forest; memory; credit's share of a run.
+"""Every registered credit on one large batch, beside verl's own functions; the forest; memory; credit's share of a run.
 
 1,024 samples of up to 1,024 tokens (ragged: a tenth to all of them), 8 a group, 16 steps a sample, float32, 2 threads, the minimum of 20.
 Rows of a group share prefixes at step borders, as a tree rollout's do, so that tree credit has a tree. Memory is the peak that a credit
@@ -7,7 +7,10 @@ allocates, as a multiple of the batch's (n, t) float32 tensor, on 256, 512 and 1
 
 from __future__ import annotations
 
+import functools
 import inspect
+import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -92,7 +95,7 @@ def call_of(piece: registry.Piece, batch: Batch) -> Callable[[], Any]:
         fields=fields,
     )
     params = PARAMETERS.get(piece.name, {})
-    fn = piece.fn(**params) if inspect.isclass(piece.fn) else lambda b: piece.fn(b, **params)
+    fn: Any = piece.fn(**params) if inspect.isclass(piece.fn) else functools.partial(piece.fn, **params)
     return lambda: fn(fresh(own))
 
 
@@ -152,14 +155,23 @@ def peak(run: Callable[[], Any]) -> int:
     return held.most
 
 
-def peers(batch: Batch, bars: Bars) -> None:
-    """verl's outcome estimators and GAE on tensors of the same sizes; a note where verl is not there."""
-    sys.path.insert(0, str(PEER))
-    try:
-        from verl.trainer.ppo import core_algos  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        bars.note("verl", f"not installed ({error}); its side was left out")
+def peers(bars: Bars) -> None:
+    """verl's outcome estimators and GAE on tensors of the same sizes, in a process of their own; a note where verl is not there."""
+    done = subprocess.run([sys.executable, __file__, "--peer"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        bars.note("verl", f"left out: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
         return
+    for name, theirs in json.loads(done.stdout.strip().splitlines()[-1]).items():
+        bars.note(f"verl {name} ms", theirs)
+        bars.note(f"verl {name} over ours", theirs / bars.notes[f"{name} ms"])
+
+
+def peer() -> int:
+    """Prints the milliseconds of verl's functions."""
+    sys.path.insert(0, str(PEER))  # first: verl's configuration needs another antlr than math-verify
+    from verl.trainer.ppo import core_algos  # pyright: ignore[reportMissingImports]
+
+    batch = make()
     mask = batch.mask.float()
     reward = torch.zeros_like(mask)
     reward[torch.arange(N), batch.lengths - 1] = batch.outcome
@@ -171,10 +183,8 @@ def peers(batch: Batch, bars: Bars) -> None:
         "reinforce_pp": lambda: core_algos.compute_reinforce_plus_plus_outcome_advantage(reward, mask, _Gamma()),
         "gae": lambda: core_algos.compute_gae_advantage_return(reward, values, mask, 1.0, 0.95),
     }
-    for name, run in sides.items():
-        theirs = seconds(run)
-        bars.note(f"verl {name} ms", theirs * 1e3)
-        bars.note(f"verl {name} over ours", theirs / bars.notes[f"{name} ms"] * 1e3)
+    print(json.dumps({name: seconds(run) * 1e3 for name, run in sides.items()}))
+    return 0
 
 
 class _Gamma:
@@ -203,7 +213,6 @@ def share_of_a_run(prompts: int, samples: int, tokens: int, credit: str, reward:
 
 
 def main() -> int:
-    torch.set_num_threads(2)
     bars = Bars("credit", ("torch", "verl"))
     batch = make()
     ids = [row[:k].numpy() for row, k in zip(batch.ids, batch.lengths.tolist(), strict=True)]
@@ -218,7 +227,7 @@ def main() -> int:
         small, large = (peak(call_of(piece, b)) / (len(b) * T * 4) for b in (batch.rows(torch.arange(N // 4)), batch))
         bars.bar(f"{piece.name}-memory-growth", large / max(small, 1e-9), 1.25, higher=False)
         bars.note(f"{piece.name} memory, (n, t) tensors", large)
-    peers(batch, bars)
+    peers(bars)
     with_tools = make(tools=0.02)
     for name in ("gae", "min_form"):
         bars.note(f"{name} with tool tokens ms", seconds(call_of(registry.find("credit", name), with_tools)) * 1e3)
@@ -232,4 +241,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    torch.set_num_threads(2)
+    raise SystemExit(peer() if sys.argv[1:] == ["--peer"] else main())

@@ -28,18 +28,18 @@ BASELINE = "grpo"
 METHOD = "tempo; without its key term, the difference of two prefixes' values, it is grpo again"
 SEEDS = (0, 1, 2)
 CREDIT = {"baseline": grpo, "method": tempo, "ablated": grpo}
-LETTERS, LONG, PLANTED = "abcd", 6, (1, 4)
+LETTERS, SIZE, PLANTED = "abcd", 6, (1, 4)
 
 
 @reward(inline=True)
 def both_right(text: str, meta: dict) -> float:
-    return float(len(text) == LONG and all(text[at] == meta["right"][k] for k, at in enumerate(PLANTED)))
+    return float(len(text) == SIZE and all(text[at] == meta["right"][k] for k, at in enumerate(PLANTED)))
 
 
 def chances(_: str, written: str) -> dict[str, float]:
     if len(written) in PLANTED:
         return dict.fromkeys(LETTERS, 0.25)
-    return {"a": 0.9, "b": 0.04, "c": 0.03, "d": 0.03} if len(written) < LONG else {"<end>": 1.0}
+    return {"a": 0.9, "b": 0.04, "c": 0.03, "d": 0.03} if len(written) < SIZE else {"<end>": 1.0}
 
 
 @backend(capabilities=CAPABILITIES)
@@ -52,15 +52,15 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     tasks = [Task(str(i), str(i), meta={"right": "".join(rng.choice(list(LETTERS), 2))}) for i in range(4)]
     model = planted()
     context = Context(models={"policy": model}, rng=rng)
-    samples = parallel(model, [tasks[0]] * 64, 16, context, max_tokens=LONG)
+    samples = parallel(model, [tasks[0]] * 64, 16, context, max_tokens=SIZE)
     with Engine(context, workers=1) as engine:
         batch = collate(samples, engine.score(parse("both_right"), samples))
     a, flat = CREDIT[variant](batch), grpo(batch)
-    exact = np.stack(truth(model, tasks[0], lambda text: float(text[1:2] + text[4:5] == tasks[0].meta["right"]), samples, LONG))
+    exact = np.stack(truth(model, tasks[0], lambda text: float(text[1:2] + text[4:5] == tasks[0].meta["right"]), samples, SIZE))
     off = (a - flat).abs().sum(0)
     rows = learn(
         "planted", tasks, "both_right", seed, train={"steps": 60, "samples": 16}, credit=CREDIT[variant].__name__,
-        rollout={"use": "parallel", "max_tokens": LONG},
+        rollout={"use": "parallel", "max_tokens": SIZE},
     )  # fmt: skip
     solved = np.convolve([row["pass@1"] for row in rows if "pass@1" in row], np.ones(5) / 5, "valid")
     return {

@@ -439,6 +439,11 @@ class Batch:
         return torch.from_numpy(self.rewards.alive).to(self.weights.device)
 
     @cached_property
+    def step_at(self) -> Int[Tensor, "n t"]:
+        """`step_of` with 0 in the place of -1: an index that may be gathered by."""
+        return self.step_of.clamp(min=0)
+
+    @cached_property
     def token_rewards(self) -> Float[Tensor, "n t"]:
         """All grains on tokens, outcome and steps on their last one."""
         import torch

@@ -38,4 +38,4 @@ def three_sigma(batch: Batch, sigma: float = 3.0, gamma: float = 1.0) -> Float[T
     Source: arXiv:2505.02835, which the authors' code leaves out.
     """
     advantages = reinforce_pp(batch, gamma)
-    return torch.where(advantages.abs() <= sigma, advantages, 0.0)
+    return advantages.mul_(advantages.abs() <= sigma)

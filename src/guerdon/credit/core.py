@@ -54,8 +54,8 @@ def centred(batch: Batch) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
 
 
 def step_rewards(batch: Batch) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"], Float[Tensor, "n s"]]:
-    """(values, which of them count, tokens of those that count): step rewards that were scored, of living rows and of steps in which the
-    policy wrote. Tokens are those that it wrote.
+    """(values, which of them count, tokens of every step): step rewards that were scored, of living rows and of steps in which the policy
+    wrote. Tokens are those that it wrote.
 
     s is one column or more, however many steps the batch has. Raises Refused without step rewards.
     """
@@ -68,13 +68,13 @@ def step_rewards(batch: Batch) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"
     value, scored = (F.pad(x, (0, s - x.shape[1])) for x in (value, scored))
     tokens = per_step(batch.mask.to(value.dtype), batch, s)
     scored = scored & (tokens > 0)
-    return torch.where(scored, value, 0.0), scored, torch.where(scored, tokens, 0.0)
+    return torch.where(scored, value, 0.0), scored, tokens
 
 
 def per_step(x: Float[Tensor, "n t"], batch: Batch, s: int) -> Float[Tensor, "n s"]:
     """Sums over the tokens of each step that the policy wrote."""
     inside = batch.mask & (batch.step_of >= 0)
-    return x.new_zeros(len(batch), s).scatter_add_(1, batch.step_of.clamp(min=0), x * inside)
+    return x.new_zeros(len(batch), s).scatter_add_(1, batch.step_at, x * inside)
 
 
 def on_tokens(y: Float[Tensor, "n s"], batch: Batch, outside: Literal["next", "zero"] = "next") -> Float[Tensor, "n t"]:
@@ -82,12 +82,12 @@ def on_tokens(y: Float[Tensor, "n s"], batch: Batch, outside: Literal["next", "z
 
     A written token outside any step gets the number of the step that follows, 0 behind the last; with outside "zero", 0.
     """
-    of, s = batch.step_of, y.shape[1]
+    of, at, s = batch.step_of, batch.step_at, y.shape[1]
     live = batch.mask & batch.alive[:, None]
     if bool((live & (of < 0)).any()):
-        y, of = F.pad(y, (0, 1)), torch.where(of < 0, s, of)
-        of = of.flip(1).cummin(1).values.flip(1) if outside == "next" else of
-    return torch.where(live, y.gather(1, of.clamp(min=0)), 0.0)
+        y, at = F.pad(y, (0, 1)), torch.where(of < 0, s, of)
+        at = at.flip(1).cummin(1).values.flip(1) if outside == "next" else at
+    return y.gather(1, at).mul_(live)
 
 
 def to_go(y: Float[Tensor, "n s"]) -> Float[Tensor, "n s"]:

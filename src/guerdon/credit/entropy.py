@@ -47,13 +47,13 @@ def empg(
     g = g / g[steps].mean()
     f = torch.where(steps, torch.exp(-k_future * h), 0.0)
     moved = a[:, None] * g + zeta * F.pad(f, (0, 1)).gather(1, following(steps))
-    on_tokens = torch.where(view.step_of >= 0, moved.gather(1, view.step_of.clamp(min=0)), a[:, None])
+    on_tokens = torch.where(view.step_of >= 0, moved.gather(1, view.step_at), a[:, None])
     return torch.where(live, on_tokens - moved[steps].mean(), 0.0)
 
 
 def step_entropy(batch: Batch) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"]]:
     """(mean entropy of the tokens that the policy wrote in each step, which steps of living rows have such tokens)."""
-    entropy, of = batch.field("entropy").to(batch.weights.dtype), batch.step_of.clamp(min=0)
+    entropy, of = batch.field("entropy").to(batch.weights.dtype), batch.step_at
     inside = (batch.mask & (batch.step_of >= 0)).to(entropy.dtype)
     none = entropy.new_zeros(len(batch), int(of.max()) + 1 if of.numel() else 1)
     tokens, total = (none.scatter_add(1, of, x) for x in (inside, entropy * inside))

@@ -44,11 +44,12 @@ def capo(
     """
     if vote not in VOTES:
         raise Refused(f"capo(vote={vote!r}): vote is one of {', '.join(VOTES)}.")
-    value, scored, _ = step_rewards(batch)
-    wrong = F.pad(VOTES[vote](torch.where(scored, 1 - value, 0.0).clamp(0, 1)), (0, 1))  # what is outside every step is one step more
-    s = value.shape[1]
-    view = replace(batch, step_of=torch.where(batch.step_of < 0, s, batch.step_of)) if bool((batch.step_of < 0).any()) else batch
-    tokens = per_step(batch.mask.to(value.dtype), view, s + 1)
+    value, scored, tokens = step_rewards(batch)
+    wrong = VOTES[vote](torch.where(scored, 1 - value, 0.0).clamp(0, 1))
+    view = batch
+    if bool((batch.mask & (batch.step_of < 0)).any()):  # what the policy wrote outside every step is one step more
+        view = replace(batch, step_of=torch.where(batch.step_of < 0, value.shape[1], batch.step_of))
+        wrong, tokens = F.pad(wrong, (0, 1)), per_step(batch.mask.to(value.dtype), view, value.shape[1] + 1)
     assert batch.rewards.outcome is not None
     judged = batch.alive & torch.from_numpy(batch.rewards.outcome.scored).to(value.device)
     r = whole * batch.outcome[:, None] - process * wrong

@@ -35,7 +35,7 @@ def min_form(
         raise Refused(f"min_form(temperature={temperature}): the temperature is above 0; a small one, 0.001, is the plain minimum.")
     value, scored, tokens = step_rewards(batch)
     weight = torch.where(scored, -value / temperature, -torch.inf).softmax(1).nan_to_num()
-    return _returns(batch, torch.where(scored, weight * value, 0.0), tokens, baseline, outcome)
+    return _returns(batch, torch.where(scored, weight * value, 0.0), tokens * scored, baseline, outcome)
 
 
 @credit(grains=("outcome", "step", "token"))
@@ -44,8 +44,8 @@ def sum_form(batch: Batch, baseline: Literal["token", "step", "none"] = "token",
 
     Its weakness is known: steps that a reward model likes can be added without end. Source: the comparison in arXiv:2504.15275.
     """
-    value, _, tokens = step_rewards(batch)
-    return _returns(batch, value, tokens, baseline, outcome)
+    value, scored, tokens = step_rewards(batch)
+    return _returns(batch, value, tokens * scored, baseline, outcome)
 
 
 def _returns(batch: Batch, reward: Tensor, tokens: Tensor, baseline: str, outcome: float) -> Float[Tensor, "n t"]:
