@@ -29,7 +29,7 @@ BASELINE = "8 chains with dr_grpo"
 METHOD = "a tree of 10 leaves below 5 first steps, with treeps; without its key term, values from the leaves: dr_grpo on that tree"
 SEEDS = (0, 1, 2, 3, 4)
 CREDIT = {"baseline": dr_grpo, "method": treeps, "ablated": dr_grpo}
-LETTERS, LONG = "gdeyn\n", 5
+LETTERS, SIZE = "gdeyn\n", 5
 FIRST = {"g": 0.2, "d": 0.4, "e": 0.4}
 
 
@@ -69,17 +69,17 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     context = Context(models={"policy": model}, rng=rng)
     tasks = [Task(str(i), str(i)) for i in range(4)]
     if variant == "baseline":
-        samples = parallel(model, [tasks[0]] * 64, 8, context, max_tokens=LONG)
+        samples = parallel(model, [tasks[0]] * 64, 8, context, max_tokens=SIZE)
     else:
-        samples = tree(model, [tasks[0]] * 64, 10, context, width=5, max_tokens=LONG)
+        samples = tree(model, [tasks[0]] * 64, 10, context, width=5, max_tokens=SIZE)
     with Engine(context, workers=1) as engine:
         batch = collate(samples, engine.score(parse("lucky"), samples))
     mine = np.concatenate(at_steps(CREDIT[variant](batch), batch, samples))
-    exact = np.concatenate([by_step(x, s) for x, s in zip(truth(model, tasks[0], chance, samples, LONG), samples, strict=True)])
+    exact = np.concatenate([by_step(x, s) for x, s in zip(truth(model, tasks[0], chance, samples, SIZE), samples, strict=True)])
     chains = variant == "baseline"
     rows = learn(
         "hops", tasks, "lucky", seed, train={"steps": 20, "samples": 8 if chains else 10}, credit=CREDIT[variant].__name__,
-        rollout={"use": "parallel", "max_tokens": LONG} if chains else {"use": "tree", "width": 5, "max_tokens": LONG},
+        rollout={"use": "parallel", "max_tokens": SIZE} if chains else {"use": "tree", "width": 5, "max_tokens": SIZE},
         aggregate="token_mean" if chains else "per_node", eval={"gold": "odds"},
     )  # fmt: skip
     gold = [row["eval/gold"] for row in rows if "eval/gold" in row]

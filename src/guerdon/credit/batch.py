@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from guerdon.credit.core import centred, credit, group_sum, spread
 from guerdon.credit.group import reinforce_pp
 
