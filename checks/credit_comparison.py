@@ -26,10 +26,13 @@ WAYS: dict[str, dict[str, Any]] = {
     "reinforce_pp": {},
     "gae": {"critic": {"lr": 0.05, "clip": None}, "models": {"critic": {"head": "scalar"}}},
     "empg": {},
+    "gpg": {},
+    "pairwise": {},
+    "brpo": {},
     "sum_form": {"reward": "arrived + judged(signed=True)"},
     "min_form": {"reward": "arrived + judged(signed=True)"},
     "capo": {"reward": "arrived + judged"},
-    "thought_rewards": {"reward": "arrived + judged(signed=True)"},
+    "tp_grpo": {"reward": "arrived + (judged(signed=True) | thoughts(arrived))", "credit": {"use": "igpo", "separate": True}},
     "pav": {"reward": "arrived + (chance | progress(k=4))"},
     "igpo": {"reward": "arrived + (chance | step_delta)"},
     "tempo": {"rollout": TREE},
@@ -45,18 +48,27 @@ WAYS: dict[str, dict[str, Any]] = {
         "reward": "arrived + implicit(model='prm', reference_model='reference')",
         "models": {"prm": {"learn": {"loss": {"use": "implicit_ce", "beta": 1.0}, **PRM}}, "reference": {}},
     },
+    "spa_rl": {
+        "reward": "0 * arrived + prm(model='estimator')",
+        "credit": "step_gae",
+        "critic": {"lr": 0.05, "clip": None},
+        "models": {
+            "critic": {"head": "scalar"},
+            "estimator": {"head": "scalar", "learn": {"loss": {"use": "sum_regression", "part": "arrived"}, "when": "before", **PRM}},
+        },
+    },
     "oreal": {
-        "models": {"token_rm": {"head": "scalar", "learn": {"loss": "mean_ce", **PRM}}, "reference": {}},
-        "loss": [{"use": "oreal"}, {"use": "kl", "coefficient": 0.01}],
+        "models": {"token_rm": {"head": "scalar", "learn": {"loss": "mean_ce", **PRM}}},
+        "aggregate": "per_outcome",
+        "loss": "oreal",
     },
 }
-TINY = {
-    "grpo": "arithmetic", "dr_grpo": "arithmetic", "rloo": "arithmetic", "reinforce_pp": "arithmetic", "empg": "arithmetic",
-    "sum_form": "arithmetic + arithmetic_steps", "min_form": "arithmetic + arithmetic_steps", "capo": "arithmetic + arithmetic_steps",
-    "tempo": "arithmetic", "treeps": "arithmetic", "portool": "arithmetic", "tempo, chains": "arithmetic", "treeps, chains": "arithmetic",
-}  # fmt: skip
+PROCESS = dict.fromkeys(["sum_form", "min_form", "capo"], "arithmetic + arithmetic_steps")
+OUTCOME = ["grpo", "dr_grpo", "rloo", "reinforce_pp", "empg", "gpg", "pairwise", "brpo", "tempo", "treeps", "portool"]
+TINY = {**dict.fromkeys([*OUTCOME, "tempo, chains", "treeps, chains"], "arithmetic"), **PROCESS}
 """What can be measured on the tiny policy before any update: no credit whose model or critic must learn first."""
 VARIANTS = tuple(WAYS)
+LEARN = ("gae", "prime", "istar", "spa_rl", "oreal")
 SEE_MORE = ("min_form", "capo", "pav", "tempo", "treeps", "portool")
 CLAIM = (
     f"{', '.join(SEE_MORE)}, which see more than the outcome, each correlate better with the true effect of a step than grpo does, on "
@@ -73,7 +85,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     return found
 
 
-def on_tabular(way: dict[str, Any], credit: str, seed: int) -> dict[str, Any]:
+def on_tabular(way: dict[str, Any], credit: Any, seed: int) -> dict[str, Any]:
     import pyarrow.parquet as pq
     from _path_world import PLACES, TASKS, arrived, table, tasks
 
@@ -95,7 +107,8 @@ def on_tabular(way: dict[str, Any], credit: str, seed: int) -> dict[str, Any]:
         run = running.Run(checked, path, load_tasks(checked))
         reached = None
         for step in range(run.begin() + 1, STEPS + 1):
-            truth = {t.id: exact(run.models["policy"], t.prompt, lambda text, t=t: arrived.fn(text, t.reference), PLACES) for t in world}
+            policy: Any = run.models["policy"]
+            truth = {t.id: exact(policy, t.prompt, lambda text, t=t: arrived.fn(text, t.reference), PLACES) for t in world}
             if step > 0 and reached is None and np.mean([t.value for t in truth.values()]) >= 0.9:
                 reached = (step - 1) * TASKS * 8
             if reached is not None and step > FIRST:
@@ -123,7 +136,7 @@ def on_tiny(way: dict[str, Any], credit: str, expression: str, seed: int) -> flo
     model = local(named_policy("tiny"), trainable=False)
     world = arithmetic(8, steps=(2, 3), low=1, high=9, ops="+-", within=(0, 20), seed=100 + seed)
     context = Context(models={"policy": model}, rng=np.random.default_rng(seed))
-    rollout = bind("rollout", Use(**{"use": "parallel", **way.get("rollout", {})}, max_tokens=48))
+    rollout = bind("rollout", Use(**{"use": "parallel", "max_tokens": 48, **way.get("rollout", {})}))
     samples = rollout(model, world, 8, context)
     with Engine(context, workers=1) as engine:
         rewards = engine.score(expression, samples)
@@ -200,7 +213,7 @@ def picture(found: dict[str, list[Any]], names: list[str], path: Path) -> None:
     for i, (near, samples, name) in enumerate(points):
         colour = plt.get_cmap("tab20")(i % 20)
         axes.scatter([s["value"] for s in found[name]], [spent(s) for s in found[name]], s=14, color=colour, alpha=0.6)
-        axes.scatter([near], [samples], s=60, color=colour, marker="^" if name in ("prime", "istar", "oreal", "gae") else "o")
+        axes.scatter([near], [samples], s=60, color=colour, marker="^" if name in LEARN else "o")
         side = {"xytext": (7, 3), "ha": "left"} if i % 2 else {"xytext": (-7, -3), "ha": "right"}
         axes.annotate(name, (near, samples), **side, textcoords="offset points", fontsize=8, va="center")
     axes.set(xlabel="correlation of step advantages with the true effect of the step", ylabel="samples to 90% accuracy")
