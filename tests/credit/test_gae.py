@@ -113,3 +113,11 @@ def test_long_answers_cross_blocks(t, gamma, seed):
 def test_a_value_that_is_not_a_number_on_an_unwritten_token_does_no_harm():
     batch = one_row([1, 0, 1], [0, 0, 1], [0.5, float("nan"), 0.25])
     assert torch.isfinite(gae(batch)).all()
+
+
+@pytest.mark.parametrize("grains", GRAINS)
+@given(seed=seeds)
+def test_without_discount_and_with_a_critic_of_zeros_it_is_the_return(awkward, grains, seed):
+    batch = awkward(seed, grains)
+    batch.fields["values"] = torch.zeros_like(batch.weights)
+    torch.testing.assert_close(gae(batch, 1.0, 1.0), rewards_to_go(batch, 1.0), rtol=1e-12, atol=1e-12)
