@@ -208,17 +208,22 @@ def picture(found: dict[str, list[Any]], names: list[str], path: Path) -> None:
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8.5, 5.5))
-    points = sorted((*means(found, name), name) for name in names)
-    for i, (near, samples, name) in enumerate(points):
-        colour = plt.get_cmap("tab20")(i % 20)
-        axes.scatter([s["value"] for s in found[name]], [spent(s) for s in found[name]], s=14, color=colour, alpha=0.6)
-        axes.scatter([near], [samples], s=60, color=colour, marker="^" if name in LEARN else "o")
-        side = {"xytext": (7, 3), "ha": "left"} if i % 2 else {"xytext": (-7, -3), "ha": "right"}
-        axes.annotate(name, (near, samples), **side, textcoords="offset points", fontsize=8, va="center")
-    axes.set(xlabel="correlation of step advantages with the true effect of the step", ylabel="samples to 90% accuracy")
-    axes.set_yscale("log")
-    axes.set_title(f"Credit on five turns of which three decide: means of {len(found[names[0]])} seeds; triangles learn a model")
+    order = sorted(names, key=lambda name: -means(found, name)[1])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 0.28 * len(order) + 1.6), sharey=True)
+    for y, name in enumerate(order):
+        near, samples = means(found, name)
+        colour = "tab:orange" if name in LEARN else "tab:blue"
+        left.scatter([near], [y], s=36, color=colour)
+        if "tiny" in found[name][0]:
+            left.scatter([np.mean([s["tiny"] for s in found[name]])], [y], s=36, facecolor="none", edgecolor=colour)
+        right.scatter([spent(s) for s in found[name]], [y] * len(found[name]), s=10, color=colour, alpha=0.5)
+        right.scatter([samples], [y], s=36, color=colour)
+    right.axvline(means(found, "grpo")[1], color="0.8", zorder=0)
+    left.axvline(means(found, "grpo")[0], color="0.8", zorder=0)
+    left.set_yticks(range(len(order)), order)
+    left.set_xlabel("correlation with the true effect of a step\n(filled: tabular; hollow: tiny policy)")
+    right.set(xlabel=f"samples to 90% accuracy on tabular ({len(found[order[0]])} seeds)", xscale="log")
+    figure.suptitle("Credit, side by side; orange: a model or critic learns beside the policy; line: grpo", fontsize=10)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)
