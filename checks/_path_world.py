@@ -46,7 +46,7 @@ def arrived(text: str, reference: str) -> float:
 
 
 @reward(inline=True, grain="step")
-def judged(steps: list[str], reference: str, signed: bool = False, wrong: float = 0.1) -> list[float]:
+def judged_step(steps: list[str], reference: str, signed: bool = False, wrong: float = 0.1) -> list[float]:
     """1 for a step that is right or does not matter, else 0 (signed: -1); the other way round for a share `wrong` of steps."""
     values = []
     for i, (step, want) in enumerate(zip(steps, reference, strict=False)):

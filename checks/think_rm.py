@@ -40,7 +40,7 @@ def world(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @reward(inline=True)
-def noisy_judge(group: list[Sample], rng: np.random.Generator, seed: int = 0, every: bool = True) -> list[Verdict]:
+def judge_of_groups(group: list[Sample], rng: np.random.Generator, seed: int = 0, every: bool = True) -> list[Verdict]:
     quality, error = world(seed)
     return tournament(group, lambda a, b: says(quality, error, place(a), place(b), rng), references=None if every else 1, rng=rng)
 
@@ -58,7 +58,7 @@ def against_one(group: list[Sample], rng: np.random.Generator, seed: int = 0) ->
 
 
 def measure(variant: str, seed: int) -> dict[str, Any]:
-    text = f"against_one(seed={seed})" if variant == "baseline" else f"noisy_judge(seed={seed}, every={variant == 'method'})"
+    text = f"against_one(seed={seed})" if variant == "baseline" else f"judge_of_groups(seed={seed}, every={variant == 'method'})"
     seen = learn(
         [Task("t", "q")], N, seed, reward=text, credit="grpo" if variant == "baseline" else "pairwise", loss="ppo_clip",
         train={"steps": 100, "samples": 4, "lr": 0.2},

@@ -43,7 +43,7 @@ LUCK = np.random.default_rng(0)
 
 
 @reward(inline=True, pure=False)
-def lucky(text: str) -> float:
+def lucky_end(text: str) -> float:
     return float(LUCK.random() < chance(text))
 
 
@@ -73,12 +73,12 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
     else:
         samples = tree(model, [tasks[0]] * 64, 10, context, width=5, max_tokens=SIZE)
     with Engine(context, workers=1) as engine:
-        batch = collate(samples, engine.score(parse("lucky"), samples))
+        batch = collate(samples, engine.score(parse("lucky_end"), samples))
     mine = np.concatenate(at_steps(CREDIT[variant](batch), batch, samples))
     exact = np.concatenate([by_step(x, s) for x, s in zip(truth(model, tasks[0], chance, samples, SIZE), samples, strict=True)])
     chains = variant == "baseline"
     rows = learn(
-        "hops", tasks, "lucky", seed, train={"steps": 20, "samples": 8 if chains else 10}, credit=CREDIT[variant].__name__,
+        "hops", tasks, "lucky_end", seed, train={"steps": 20, "samples": 8 if chains else 10}, credit=CREDIT[variant].__name__,
         rollout={"use": "parallel", "max_tokens": SIZE} if chains else {"use": "tree", "width": 5, "max_tokens": SIZE},
         aggregate="token_mean" if chains else "per_node", eval={"gold": "odds"},
     )  # fmt: skip
