@@ -87,7 +87,7 @@ def call_of(piece: registry.Piece, batch: Batch) -> Callable[[], Any]:
         if need == "values/*":
             parts = {"a": Part(Rewards(Grain.of(np.ones(shape[0]))), 0.5)}
             fields["values/a"] = torch.randn(shape)
-        else:
+        elif need not in fields:
             fields[need] = PER_SAMPLE[need](shape[0]) if need in PER_SAMPLE else torch.randn(shape)
     own = replace(
         batch,
@@ -112,7 +112,7 @@ PER_SAMPLE: dict[str, Callable[[int], torch.Tensor]] = {
 }
 PARAMETERS: dict[str, dict[str, Any]] = {}
 EVIDENCE: dict[str, Callable[[int], dict[str, Any]]] = {}
-GROUP_ESTIMATORS = {"grpo", "dr_grpo", "rloo", "hbpo", "two_term"}
+GROUP_ESTIMATORS = {"grpo", "dr_grpo", "rloo", "hbpo", "two_term", "gpg", "brpo", "pairwise", "s_grpo"}
 
 
 def seconds(run: Callable[[], Any], rounds: int = ROUNDS) -> float:

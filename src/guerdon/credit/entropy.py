@@ -47,8 +47,11 @@ def empg(
     g = g / g[steps].mean()
     f = torch.where(steps, torch.exp(-k_future * h), 0.0)
     moved = a[:, None] * g + zeta * F.pad(f, (0, 1)).gather(1, following(steps))
-    on_tokens = torch.where(view.step_of >= 0, moved.gather(1, view.step_at), a[:, None])
-    return torch.where(live, on_tokens - moved[steps].mean(), 0.0)
+    shift = moved[steps].mean()
+    out = (moved - shift).gather(1, view.step_at)
+    if bool((live & (view.step_of < 0)).any()):
+        out = torch.where(view.step_of < 0, (a - shift)[:, None], out)
+    return out.mul_(live)
 
 
 def step_entropy(batch: Batch) -> tuple[Float[Tensor, "n s"], Bool[Tensor, "n s"]]:
