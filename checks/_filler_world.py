@@ -8,15 +8,14 @@ is done; the policy does not count its filler.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from _states import States
 
 from guerdon.backends.base import backend
-from guerdon.backends.tabular import CAPABILITIES, END, Tabular
+from guerdon.backends.tabular import CAPABILITIES
 from guerdon.rewards import reward
 from guerdon.samples import Task
 
@@ -41,33 +40,14 @@ def all_right(text: str) -> float:
     return float(work == ["solve."] * WORK)
 
 
-class Worker(Tabular):
-    """One row of logits for each number of steps of work done."""
-
-    def _state(self, key: bytes) -> bytes:
-        ids = np.frombuffer(key, dtype="<u4")
-        written = ids[ids < self.end]
-        return np.array([np.count_nonzero(written > 0)], dtype="<u4").tobytes()
-
-    def _look(self, keys: Sequence[bytes]) -> dict[str, torch.Tensor]:
-        return super()._look([self._state(key) for key in keys])
-
-    def _rows(self, keys: Sequence[bytes]) -> torch.Tensor:
-        return super()._rows([self._state(key) for key in keys])
-
-
 @backend(capabilities=CAPABILITIES)
-def worker(path: str | None = None, trainable: bool = True) -> Worker:
+def worker(path: str | None = None, trainable: bool = True) -> States:
     """Words as likely as START says; after three steps of work all but certainly the end."""
 
-    def start(key: bytes) -> np.ndarray:
-        done = int(np.frombuffer(key, dtype="<u4")[0])
-        return np.array([-12.0] * 3 + [0.0]) if done >= WORK else np.array([*np.log([START[w] for w in WORDS]), -12.0])
+    def start(row: tuple[int, ...]) -> np.ndarray:
+        return np.array([-12.0] * 3 + [0.0]) if row[1] >= WORK else np.array([*np.log([START[w] for w in WORDS]), -12.0])
 
-    model = Worker([*WORDS, END], " ", False, trainable, 200_000, start)
-    if path is not None:
-        model.load(Path(path))
-    return model
+    return States(WORDS, lambda prompt, written: [(0, sum(token > 0 for token in written))], start, path)
 
 
 def learn(reward: str, credit: Any, seed: int, steps: int = 160) -> dict[str, float]:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from _states import States
 
 from guerdon.backends.base import backend
-from guerdon.backends.tabular import CAPABILITIES, END, Tabular
+from guerdon.backends.tabular import CAPABILITIES
 from guerdon.rewards import reward
 from guerdon.samples import Task
 
@@ -67,27 +65,11 @@ def chance(steps: list[str], reference: str) -> list[float]:
     return values
 
 
-class Walker(Tabular):
-    """One row of logits for each task and place."""
-
-    def _state(self, key: bytes) -> bytes:
-        ids = np.frombuffer(key, dtype="<u4")
-        return np.append(ids[ids > self.end], np.count_nonzero(ids < self.end)).astype("<u4").tobytes()
-
-    def _look(self, keys: Sequence[bytes]) -> dict[str, torch.Tensor]:
-        return super()._look([self._state(key) for key in keys])
-
-    def _rows(self, keys: Sequence[bytes]) -> torch.Tensor:
-        return super()._rows([self._state(key) for key in keys])
-
-
 @backend(capabilities=CAPABILITIES)
-def walker(path: str | None = None, trainable: bool = True) -> Walker:
+def walker(path: str | None = None, trainable: bool = True) -> States:
     """Even chances of the turns, and no end."""
-    model = Walker([*TURNS, END], " ", False, trainable, 200_000, lambda key: np.array([0.0] * len(TURNS) + [NEVER]))
-    if path is not None:
-        model.load(Path(path))
-    return model
+    chances = np.array([0.0] * len(TURNS) + [NEVER])
+    return States(TURNS, lambda prompt, written: [(*prompt, len(written))], lambda row: chances, path)
 
 
 def table(**more: Any) -> dict[str, Any]:
