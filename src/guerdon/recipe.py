@@ -399,7 +399,10 @@ def _problems(recipe: Recipe, stage: Stage) -> list[str]:
         found.append("The KL term needs the field 'ref_logprobs'; add models: {reference: {of: policy}}.")
     filled = {*FILLED, *critics(recipe).values(), *find("rollout", stage.rollout.use).about.get("fills", ())}
     for need in sorted(need for need in reads - filled if by_model(need, recipe) is None):
-        found.append(f"Nothing fills the batch field {need!r}; it would have to be a numeric column of the tasks.")
+        want, _, model = need.partition("/")
+        head = ", with head: scalar" if want == "values" else ""
+        mend = f"declare models: {{{model}: ...}}{head}" if model else "it would have to be a numeric column of the tasks"
+        found.append(f"Nothing fills the batch field {need!r}; {mend}.")
     if stage.kl and credit and "token" not in credit.about.get("grains", ("outcome",)):
         found.append(
             f"kl: credit {credit.name!r} reads outcome rewards only and would ignore a token reward; use the loss term {{use: kl}}."

@@ -369,7 +369,8 @@ class Context:
     """The services of a run by name. A service that is None is not there; a reward that asks for it is refused by name."""
 
     models: dict[str, Any] = field(default_factory=dict)
-    score: Callable[[Sequence[Sample]], Rewards] | None = None
+    score: Callable[..., Rewards] | None = None
+    """(samples) -> Rewards by the recipe's expression."""
     embed: Callable[[Sequence[str]], np.ndarray] | None = None
     retrieve: Callable[..., Any] | None = None
     sandbox: Any = None

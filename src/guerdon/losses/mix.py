@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -119,10 +118,9 @@ class amft:
         model = context.models["policy"]
         assert context.score is not None
         assert context.rng is not None
-        score = functools.partial(context.score, key=f"amft/{context.progress.step}")  # pyright: ignore[reportCallIssue] - as in a journal
         order = context.rng.permutation(len(self.tasks))[: self.prompts]
         held = parallel(model, [self.tasks[i] for i in order.tolist()], self.samples, context, max_tokens=self.max_tokens)
-        judged = collate(held, score(held), dtype=batch.weights.dtype)
+        judged = collate(held, context.score(held), dtype=batch.weights.dtype)
         judged.advantages = rloo(judged)
         judged.weights = row_mean(judged)  # U is a mean over answers, and log pi of an answer a sum over its tokens
         _, usage = model.forward_backward(judged, LossCall("policy_gradient"))

@@ -174,8 +174,12 @@ class Run:
                 )
 
     def at(self, stage: Running) -> None:
-        """From now on, `score` among the services is the reward of this stage."""
-        self.context.score = functools.partial(self.engine.score, stage.reward)
+        """From now on, `score` among the services is the reward of this stage, journalled as all scores of the run."""
+
+        def score(samples: Sequence[Sample], key: str = "service") -> Rewards:
+            return self.score(stage.reward, samples, f"{stage.index}/{self.context.progress.step}/{key}")
+
+        self.context.score = score
 
     def check_capabilities(self) -> None:
         for stage in self.stages:
