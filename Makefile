@@ -2,7 +2,7 @@
 # make test     environment, then formatting, types, layers and tests
 # make test-integrations   the adapters against the real trl, verl, verifiers and openrlhf, in an environment of their own
 # make bench NAME=grpo_step     one benchmark beside a named peer; what it needs is installed beside the project
-# make check    every method's claim, in about half an hour on two cores
+# make check    every method's claim, in about an hour on two cores
 PYTHON ?= python3
 BIN := .venv/bin
 NAME ?=

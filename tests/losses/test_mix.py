@@ -80,7 +80,7 @@ def test_the_slope_is_a_finite_difference_of_what_held_out_answers_earn(state: i
     monkeypatch.setattr(sys.modules["guerdon.losses.mix"], "parallel", lambda *_, **__: [sample(token) for token in tokens])
     learned = amft("held", mu=mu)
     context = Context(models={"policy": model}, rng=rng)
-    context.score = lambda samples, key: Rewards(Grain.of([PAID[model.names[int(s.ids[0])]] for s in samples]))  # pyright: ignore
+    context.score = lambda samples: Rewards(Grain.of([PAID[model.names[int(s.ids[0])]] for s in samples]))  # pyright: ignore
     cosine = learned.slope(context, batch)
     size = float((gradient["expert"] - gradient["policy"]).norm())
     slope = lr * cosine * math.sqrt(model.grad_dot("held_out", "held_out")) * size * 99 / 100  # the baseline leaves out the answer itself
