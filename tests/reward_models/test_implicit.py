@@ -13,7 +13,7 @@ from hypothesis import given
 
 from guerdon.reward_models import implicit, implicit_ce
 from guerdon.reward_models.implicit import moved
-from guerdon.samples import HOSTILE, Sample, Task
+from guerdon.samples import HOSTILE, Grain, Rewards, Sample, Task, collate
 
 TEXTS = [("1+2=", "3\n"), ("1+2=", "1+2\n3\n=3"), ("12-3+4=", "9+4\n13\n\n13"), ("7=", "7")]
 
@@ -33,6 +33,14 @@ def test_token_rewards_are_the_difference_of_two_passes(two: Any, write: Any, to
     for a, b in zip(one_by_one, implicit.fn(samples, model, reference), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-9)
     assert implicit.fn(samples[:1], model, model)[0] == [0.0] * 3
+
+
+def test_both_passes_have_the_temperature_that_is_asked_for(two: Any, write: Any):
+    (_, model), (_, reference) = two
+    sample = write(model, "1+2=", "1+2\n3")
+    batch = collate([sample], Rewards(Grain.of([0.0])))
+    cold, other = (m.forward(batch, ("logprobs",), 0.5)[0]["logprobs"][0] for m in (model, reference))
+    np.testing.assert_allclose(implicit.fn([sample], model, reference, beta=2.0, temperature=0.5)[0], 2 * (cold - other), atol=1e-9)
 
 
 def test_tokens_that_the_policy_did_not_write_abstain(two: Any, write: Any):

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @reward(batch=True, grain="token", pure=False)
 def implicit(
-    sample: Sequence[Sample], model: Any = "prm", reference_model: Any = "reference", beta: float = 0.05
+    sample: Sequence[Sample], model: Any = "prm", reference_model: Any = "reference", beta: float = 0.05, temperature: float = 1.0
 ) -> list[Verdict | list[float | None]]:
-    """beta [log pi_model(y_t) - log pi_ref(y_t)] at every token that the policy wrote, both at temperature 1; others abstain.
+    """beta [log pi_model(y_t) - log pi_ref(y_t)] at every token that the policy wrote; others abstain. temperature: that of the rollout.
 
     Its sum over an answer is what `implicit_ce` trains to tell right from wrong. reference_model may be `policy`: the one that wrote the
     answer. A model with another tokenizer than the policy's reads the text in its own tokens, and its values are moved onto the policy's.
@@ -34,7 +34,7 @@ def implicit(
     """
     rows = [too_long(s) or Forced(*_pieces(model, s)[:3]) for s in sample]
     out: list[Verdict | list[float | None]] = []
-    for s, mine, theirs in zip(sample, logprobs(model, rows), logprobs(reference_model, rows), strict=True):
+    for s, mine, theirs in zip(sample, *(logprobs(one, rows, temperature) for one in (model, reference_model)), strict=True):
         if isinstance(mine, Verdict) or isinstance(theirs, Verdict):
             out.append(mine if isinstance(mine, Verdict) else theirs)  # type: ignore[arg-type]
             continue

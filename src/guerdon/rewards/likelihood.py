@@ -31,8 +31,8 @@ class Forced(NamedTuple):
     target: np.ndarray
 
 
-def logprobs(model: Model, rows: Sequence[Forced | Verdict]) -> list[np.ndarray | Verdict]:
-    """For each row log pi(target_j | prompt, before, target_<j), (m,), at temperature 1; a verdict stays what it is."""
+def logprobs(model: Model, rows: Sequence[Forced | Verdict], temperature: float = 1.0) -> list[np.ndarray | Verdict]:
+    """For each row log pi(target_j | prompt, before, target_<j), (m,); a verdict stays what it is."""
     out = [row if isinstance(row, Verdict) else _too_long(row) or np.zeros(0) for row in rows]
     todo = [(i, row) for i, row in enumerate(rows) if isinstance(row, Forced) and not isinstance(out[i], Verdict) and len(row.target)]
     if not todo:
@@ -43,7 +43,7 @@ def logprobs(model: Model, rows: Sequence[Forced | Verdict]) -> list[np.ndarray 
         written = np.arange(len(ids)) >= len(row.before)
         samples.append(Sample(Task("", ""), "", prompt_ids=row.prompt, ids=ids, written=written))
     batch = collate(samples, Rewards(outcome=Grain.of(np.zeros(len(samples)))))
-    found = model.forward(batch, ("logprobs",))[0]["logprobs"].double().cpu().numpy()
+    found = model.forward(batch, ("logprobs",), temperature)[0]["logprobs"].double().cpu().numpy()
     for values, (i, row) in zip(found, todo, strict=True):
         out[i] = values[len(row.before) :][: len(row.target)]
     return out
