@@ -11,12 +11,13 @@ import torch
 
 from guerdon.backends.base import LossCall, total_loss
 from guerdon.credit import credit
-from guerdon.losses.core import shared, units
+from guerdon.curation.core import keep
+from guerdon.losses.core import loss, shared, units
 from guerdon.recipe import read
 from guerdon.registry import Broke, Refused
 from guerdon.rollouts import expert, parallel
 from guerdon.rollouts.core import rollout
-from guerdon.samples import Batch, Context, Grain, Rewards, Sample, Task, collate
+from guerdon.samples import Batch, Context, Grain, Kept, Rewards, Sample, Task, collate
 from guerdon.training import metrics as m
 from guerdon.training.run import train
 
@@ -159,3 +160,29 @@ def test_online_dpo_trains_on_the_pairs_that_curation_makes(tmp_path: Path):
 def test_a_demonstration_in_a_loss_with_a_ratio_is_refused_by_name(tmp_path: Path):
     with pytest.raises(Refused, match=r"Sample \d of the batch \(task '.*', source expert\) has no `logprobs`, which the loss 'ppo_clip'"):
         train({**WORLD, "rollout": "two_sources"}, folder=tmp_path / "run")
+
+
+@keep
+def without_the_first(samples: Any, rewards: Rewards, context: Context) -> Kept:
+    """Leaves out the first row that is left, for these tests."""
+    return Kept(np.arange(1, len(samples)), np.ones(len(samples)))
+
+
+SEEN: list[list[list[int]]] = []
+
+
+@loss(unit="pair")
+def watched_pairs(out: dict[str, torch.Tensor], batch: Batch) -> Any:
+    """Remembers the pairs, for these tests."""
+    SEEN.append(batch.pairs.tolist())
+    return out["logprobs"].sum() * 0.0, {}
+
+
+def test_a_pair_of_which_a_later_keep_leaves_out_a_side_is_no_pair(tmp_path: Path):
+    recipe = {**WORLD, "reward": "closeness", "credit": None, "aggregate": "pair_mean", "loss": "watched_pairs"}
+    recipe |= {"rollout": {"use": "parallel", "max_tokens": 2}, "train": {**WORLD["train"], "prompts": 4, "samples": 6, "max_refills": 0}}
+    train({**recipe, "keep": ["best_worst"]}, folder=tmp_path / "all")
+    train({**recipe, "keep": ["best_worst", "without_the_first"]}, folder=tmp_path / "less")
+    both, less = SEEN
+    assert len(less) == len(both) - 1
+    assert min(min(pair) for pair in less) >= 0

@@ -16,10 +16,10 @@ import torch
 from guerdon.backends.base import LossCall, Model, Usage
 from guerdon.credit import critic_view, kl_reward, lambda_returns
 from guerdon.losses.core import shared, units
-from guerdon.registry import Broke, Refused, find
 from guerdon.samples import Batch, Kept, Progress, Rewards, Sample, collate
 from guerdon.training import measure
 from guerdon.training import metrics as m
+from guerdon.training.refuse import finite, refuse_unknown, refuse_unwritten
 
 if TYPE_CHECKING:
     from guerdon.training.run import Run, Running
@@ -44,13 +44,7 @@ def train_step(run: Run, stage: Running, step: int) -> dict[str, Any]:
     values = measure.of_samples(run, stage, found, step)
     batch, learned = None, {}
     if len(found.rows):
-        before = [learner for learner in run.learners(stage, "before")]
-        if before:
-            with run.clock("update"):
-                batch = assemble(run, stage, found)
-                learned = {k: v for learner in before for k, v in learner.update(batch, run.context).items()}
-            with run.clock("rewards"):
-                found.rewards = run.score(stage.reward, found.samples, f"{stage.index}/{step}/again")
+        learned = learn_before(run, stage, found, step)
         with run.clock("fields"):
             batch = assemble(run, stage, found)
         with run.clock("credit"):
@@ -66,6 +60,19 @@ def train_step(run: Run, stage: Running, step: int) -> dict[str, Any]:
         if step % stage.spec.train.samples_every == 0 or step in (1, run.total):
             run.folder.samples(step, found.samples, found.rewards, {int(i): at for at, i in enumerate(found.rows)}, batch)
     return values | learned
+
+
+def learn_before(run: Run, stage: Running, found: Gathered, step: int) -> dict[str, float]:
+    """Models that learn before credit do so, and the samples are scored again. Returns their metrics."""
+    learners = list(run.learners(stage, "before"))
+    if not learners:
+        return {}
+    with run.clock("update"):
+        batch = assemble(run, stage, found)
+        learned = {k: v for learner in learners for k, v in learner.update(batch, run.context).items()}
+    with run.clock("rewards"):
+        found.rewards = run.score(stage.reward, found.samples, f"{stage.index}/{step}/again")
+    return learned
 
 
 def gather(run: Run, stage: Running, step: int) -> Gathered:
@@ -118,43 +125,6 @@ def join(several: list[Gathered]) -> Gathered:
     )
 
 
-def finite(advantages: torch.Tensor, found: Gathered, stage: Running) -> torch.Tensor:
-    """The advantages. Raises Broke for one that is NaN or infinite, with the sample that it is of."""
-    bad = (~torch.isfinite(advantages)).any(1).nonzero()[:, 0]
-    if len(bad):
-        i = int(found.rows[int(bad[0])])
-        what = f"sample {i} (task {found.samples[i].task.id!r})"
-        raise Broke(
-            f"The credit {stage.spec.credit and stage.spec.credit.use!r} gave {what} `advantages` that are not finite; nothing was trained."
-        )
-    return advantages
-
-
-def refuse_unwritten(samples: list[Sample], rewards: Rewards) -> None:
-    """Raises Refused for a sample with a verdict in which the policy, or an expert, wrote no token: nothing of it can be trained."""
-    for i in np.flatnonzero(rewards.alive).tolist():
-        ids, written = samples[i].ids, samples[i].written
-        if ids is not None and not (np.any(written) if written is not None else len(ids)):
-            raise Refused(
-                f"Sample {i} of the batch (task {samples[i].task.id!r}) has no token in `written`, so nothing of it can be trained; "
-                "leave it out with `keep`, or let its reward abstain."
-            )
-
-
-def refuse_unknown(batch: Batch, stage: Running, kept: list[Sample]) -> None:
-    """Raises Refused for a row without log-probabilities of its own that a term of the loss with a ratio counts."""
-    unknown = (batch.field("logprobs").isnan() & (batch.weights != 0)).any(1)
-    for call in stage.losses:
-        if "logprobs" in find("loss", call.name).about.get("fields", ()):
-            bad = (unknown & (call.rows(batch).weights != 0).any(1)).nonzero()[:, 0].tolist()
-            if bad:
-                sample = kept[bad[0]]
-                raise Refused(
-                    f"Sample {bad[0]} of the batch (task {sample.task.id!r}, source {sample.source}) has no `logprobs`, which the loss "
-                    f"{call.name!r} divides by; write `of: policy` at that term, and one without a ratio, such as sft, for the others."
-                )
-
-
 def assemble(run: Run, stage: Running, found: Gathered) -> Batch:
     """The kept rows as a batch, with the fields that credit and loss need filled by forward passes."""
     kept = [found.samples[i] for i in found.rows.tolist()]
@@ -164,7 +134,8 @@ def assemble(run: Run, stage: Running, found: Gathered) -> Batch:
     if len(found.pairs):
         position = np.full(len(found.samples), -1)
         position[found.rows] = np.arange(len(found.rows))
-        batch.pairs = torch.from_numpy(position[found.pairs])
+        pairs = position[found.pairs]
+        batch.pairs = torch.from_numpy(pairs[(pairs >= 0).all(1)])  # a later `keep` may have left out a side
     if stage.paired:  # a row in no pair has nothing to be compared with
         batch.weights = batch.weights * torch.isin(torch.arange(len(batch)), batch.pairs)[:, None]
     refuse_unknown(batch, stage, kept)
