@@ -101,5 +101,14 @@ def others_mean(total: Float[Tensor, " n"], size: Float[Tensor, " n"], batch: Ba
     return torch.where(count > 0, rest / count.clamp(min=1e-12), 0.0)
 
 
+def centre_(x: Float[Tensor, "n t"], live: Bool[Tensor, "n t"]) -> tuple[Float[Tensor, "n t"], int]:
+    """(x - its mean over the tokens that count, how many these are), in the place of x; 0 elsewhere, and exactly 0 where all are equal."""
+    count = int(live.sum())
+    if not count:
+        return x.zero_(), 0
+    above = x.sub_(torch.where(live, x, torch.inf).amin()).mul_(live)  # from the lowest, as in `centred`
+    return above.sub_(above.sum() / count).mul_(live), count
+
+
 def _groups(batch: Batch) -> int:
     return int(batch.group.max()) + 1 if len(batch) else 0

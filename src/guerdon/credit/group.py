@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from guerdon.credit.core import centred, credit, group_sum, spread
+from guerdon.credit.core import centre_, centred, credit, group_sum, spread
 from guerdon.credit.gae import rewards_to_go
 
 if TYPE_CHECKING:
@@ -58,11 +58,5 @@ def reinforce_pp(batch: Batch, gamma: float = 1.0, group_baseline: bool = False,
         above, outcome = centred(batch)[0], batch.rewards.outcome
         assert outcome is not None
         batch = replace(batch, rewards=replace(batch.rewards, outcome=replace(outcome, value=above.double().cpu().numpy())))
-    live = batch.mask & batch.alive[:, None]
-    count = int(live.sum())
-    if not count:
-        return torch.zeros_like(batch.weights)
-    to_go = rewards_to_go(batch, gamma)
-    above = to_go.sub_(torch.where(live, to_go, torch.inf).amin()).mul_(live)  # from the lowest, as in `centred`
-    centre = above.sub_(above.sum() / count).mul_(live)
+    centre, count = centre_(rewards_to_go(batch, gamma), batch.mask & batch.alive[:, None])
     return centre.div_(torch.linalg.vector_norm(centre) / max(count - 1, 1) ** 0.5 + eps)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from guerdon.credit.core import credit
+from guerdon.credit.core import centre_, credit
 from guerdon.credit.gae import gae
 from guerdon.registry import Refused, nearest
 
@@ -63,9 +63,5 @@ def constrained(batch: Batch, gamma: float = 1.0, lam: float = 0.95) -> Float[Te
 
 
 def _white(x: Float[Tensor, "n t"], live: Bool[Tensor, "n t"]) -> Float[Tensor, "n t"]:
-    count = int(live.sum())
-    if not count:
-        return x.new_zeros(x.shape)
-    above = (x - torch.where(live, x, torch.inf).amin()).mul_(live)  # equal values are then 0 exactly, whatever they are
-    centre = above.sub_(above.sum() / count).mul_(live)
-    return centre.div_(torch.linalg.vector_norm(centre) / count**0.5 + 1e-8)
+    centre, count = centre_(x, live)
+    return centre.div_(torch.linalg.vector_norm(centre) / max(count, 1) ** 0.5 + 1e-8)

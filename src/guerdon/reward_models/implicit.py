@@ -36,7 +36,7 @@ def implicit(
     out: list[Verdict | list[float | None]] = []
     for s, mine, theirs in zip(sample, *(logprobs(one, rows, temperature) for one in (model, reference_model)), strict=True):
         if isinstance(mine, Verdict) or isinstance(theirs, Verdict):
-            out.append(mine if isinstance(mine, Verdict) else theirs)  # type: ignore[arg-type]
+            out += [why for why in (mine, theirs) if isinstance(why, Verdict)][:1]
             continue
         ratio = beta * (mine - theirs)
         if s.ids is not None and s.offsets is not None and not own_ids(model, s):
