@@ -67,6 +67,8 @@ class Completion:
     version: int
     more: dict[str, np.ndarray] = field(default_factory=dict)
     """What else `want` named (entropy)."""
+    failed: str = ""
+    """Why there is none, where the model is a service that was down or late: stop is then "error"."""
 
 
 @dataclass(frozen=True)
