@@ -19,6 +19,9 @@ from guerdon.rewards.follow_up import follow_up as follow_up
 from guerdon.rewards.grounding import iou as iou
 from guerdon.rewards.grounding import point_in_box as point_in_box
 from guerdon.rewards.labels import class_name as class_name
+from guerdon.rewards.listwise_judge import listwise_accuracy as listwise_accuracy
+from guerdon.rewards.listwise_judge import listwise_format as listwise_format
+from guerdon.rewards.listwise_judge import rewardanything as rewardanything
 from guerdon.rewards.math import math as math
 from guerdon.rewards.overlap import bleu as bleu
 from guerdon.rewards.overlap import chrf as chrf
@@ -26,6 +29,8 @@ from guerdon.rewards.overlap import edit_similarity as edit_similarity
 from guerdon.rewards.overlap import rouge as rouge
 from guerdon.rewards.parse import parse as parse
 from guerdon.rewards.patterns import reasoning_patterns as reasoning_patterns
+from guerdon.rewards.principles import rlbff as rlbff
+from guerdon.rewards.principles import rlbff_genrm as rlbff_genrm
 from guerdon.rewards.qa import choice as choice
 from guerdon.rewards.qa import choices as choices
 from guerdon.rewards.qa import qa_exact as qa_exact
