@@ -49,7 +49,8 @@ def score(
     on_hostile: Annotated[OnHostile, typer.Option(help="What a row becomes that attacks its grader.")] = OnHostile.wrong,
     plugin: Annotated[list[str] | None, typer.Option(help="A file.py or module that defines rewards; may be given again.")] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="NAME=PATH: a model that the reward may ask by this name; may be given again.")
+        list[str] | None,
+        typer.Option(help="NAME=PATH or NAME=URL#MODEL (a server): a model that the reward may ask by this name; may be given again."),
     ] = None,
 ) -> None:
     """Score a file of completions: each row gains reward, state, reason, parts.
@@ -59,6 +60,8 @@ def score(
     Example: `guerdon score solutions.jsonl --reward "gate(format, math) + 0.2 * length" --explain 17`
 
     Example: `guerdon score solutions.jsonl --reward "rlpr(model='scorer')" --model scorer=smollm2 --out scored.jsonl`
+
+    Example: `guerdon score essays.jsonl --reward judge --model judge=http://127.0.0.1:8000/v1#MODEL --out scored.jsonl`
     """
     from rich import print as show
 

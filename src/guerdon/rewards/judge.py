@@ -116,19 +116,22 @@ def _read(model: Any, answer: Completion, read: Callable[[str], T | None], max_t
 def attack(model: Any, text: str, longest: int = LONGEST) -> str | None:
     """Why a text cannot be shown to the judge, as the reason of a hostile verdict; None where it can.
 
-    It is too long, or spells a special token of the chat template, which the tokenizer would take for the token: a turn of its own. Seen
-    for a model whose tokenizer is here; a server's template is the server's to guard.
+    It is too long, or spells a control token of a chat template, which opens a turn of its own where the tokenizer takes it for the token:
+    any special token of a model whose tokenizer is here, and the common ones for every model, since a server's tokenizer is not seen.
     """
     if len(text) > longest:
         return f"{HOSTILE}: a text of {len(text)} characters to be judged, more than {longest}"
-    if not hasattr(model, "encode_answer"):
-        return None
-    token = spelled(model, text)
-    return f"{HOSTILE}: the text spells the token {token!r} of the judge's chat template" if token else None
+    common = _CONTROL.search(text)
+    token = common[0] if common else spelled(model, text) if hasattr(model, "encode_answer") else None
+    return f"{HOSTILE}: the text spells the control token {token!r} of a chat template" if token else None
+
+
+_CONTROL = re.compile(r"<\|[A-Za-z]\w{2,40}\|>|\[/?INST\]|<(?:start|end)_of_turn>|<</?SYS>>")
 
 
 def quoted(**texts: str) -> str:
     """The texts, each between two lines with its name and a code that occurs in none of them: the same texts have the same code."""
+    texts = {name: text.encode("utf-8", "replace").decode() for name, text in texts.items()}  # no half surrogate pairs
     code = _digest(repr(sorted(texts.items())))
     while any(code in text for text in texts.values()):
         code = _digest(code)
@@ -136,7 +139,7 @@ def quoted(**texts: str) -> str:
 
 
 def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def read_json(text: str, schema: Mapping[str, Any]) -> Any:

@@ -73,6 +73,7 @@ def score_file(
             raise _broken(error, file) from None
     summary.aside, summary.rejected, summary.first = aside.path, aside.rows, aside.first
     summary.seconds = time.perf_counter() - started
+    summary.accounts = {name: str(model.account) for name, model in context.models.items() if hasattr(model, "account")}
     return summary
 
 
@@ -169,15 +170,23 @@ def _check_groups(source: Source, root: Expr) -> None:
 
 
 def with_models(named: Sequence[str]) -> Context:
-    """The services of a scoring job: a generator of random numbers, and models opened for scoring only, each from a text NAME=PATH."""
+    """The services of a scoring job: a generator of random numbers, and models opened for scoring only, each from a text NAME=PATH, or
+    NAME=URL#MODEL for a model of an OpenAI-compatible server."""
     models = {}
     for text in named:
         name, eq, path = text.partition("=")
         if not (name and eq and path):
-            raise Refused(f"--model {text!r}: write NAME=PATH, for example scorer=smollm2, or scorer=FOLDER in transformers' layout.")
+            raise Refused(
+                f"--model {text!r}: write NAME=PATH, for example scorer=smollm2, or scorer=FOLDER in transformers' layout, or"
+                " judge=http://127.0.0.1:8000/v1#MODEL for a server."
+            )
         import guerdon.backends  # noqa: F401  fills the registry
 
-        models[name] = find("backend", "local").fn(path, trainable=False)
+        if path.startswith(("http://", "https://")):
+            url, _, served = path.partition("#")
+            models[name] = find("backend", "openai").fn(served, url=url)
+        else:
+            models[name] = find("backend", "local").fn(path, trainable=False)
     return Context(models=models, rng=np.random.default_rng(0))
 
 

@@ -64,6 +64,8 @@ class Summary:
     first: str = ""
     """The first of them: file, row and what is wrong."""
     seconds: float = 0.0
+    accounts: dict[str, str] = field(default_factory=dict)
+    """By model behind a server: what its requests came to."""
 
     @property
     def rows(self) -> int:
@@ -101,6 +103,7 @@ class Summary:
         if len(self.reasons) > SHOWN:
             shown.append(Text(f"        and {len(self.reasons) - SHOWN} more reasons: see the column `reason`"))
         shown.append(Text(f"{self.rows:,} rows in {self.seconds:.2f} s, {self.rows / max(self.seconds, 1e-9):,.0f} rows/s -> {self.out}"))
+        shown += [Text(f"{name}: {account}") for name, account in self.accounts.items()]
         return shown
 
     def complaint(self) -> str:
