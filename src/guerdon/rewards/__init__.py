@@ -5,6 +5,7 @@ from guerdon.rewards.arithmetic import arithmetic_steps as arithmetic_steps
 from guerdon.rewards.arithmetic import closeness as closeness
 from guerdon.rewards.belief import belief as belief
 from guerdon.rewards.chart import chart as chart
+from guerdon.rewards.citations import carr as carr
 from guerdon.rewards.core import Reward as Reward
 from guerdon.rewards.core import reward as reward
 from guerdon.rewards.degenerate import language as language
@@ -15,6 +16,8 @@ from guerdon.rewards.expr import least as least
 from guerdon.rewards.expr import mean as mean
 from guerdon.rewards.expr import median as median
 from guerdon.rewards.expr import std as std
+from guerdon.rewards.facts import fact_share as fact_share
+from guerdon.rewards.facts import graded as graded
 from guerdon.rewards.follow_up import follow_up as follow_up
 from guerdon.rewards.grounding import iou as iou
 from guerdon.rewards.grounding import point_in_box as point_in_box
@@ -23,6 +26,8 @@ from guerdon.rewards.listwise_judge import listwise_accuracy as listwise_accurac
 from guerdon.rewards.listwise_judge import listwise_format as listwise_format
 from guerdon.rewards.listwise_judge import rewardanything as rewardanything
 from guerdon.rewards.math import math as math
+from guerdon.rewards.nuggets import nugget_labels as nugget_labels
+from guerdon.rewards.nuggets import nuggets as nuggets
 from guerdon.rewards.overlap import bleu as bleu
 from guerdon.rewards.overlap import chrf as chrf
 from guerdon.rewards.overlap import edit_similarity as edit_similarity

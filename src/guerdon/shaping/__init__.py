@@ -5,6 +5,8 @@ from guerdon.shaping.budget import hbpo as hbpo
 from guerdon.shaping.consistency import care as care
 from guerdon.shaping.constrained import multiplier as multiplier
 from guerdon.shaping.core import shape as shape
+from guerdon.shaping.gated import c_grpo as c_grpo
+from guerdon.shaping.gated import gated as gated
 from guerdon.shaping.length import cosine_length as cosine_length
 from guerdon.shaping.length import kimi_length as kimi_length
 from guerdon.shaping.length import laser as laser
