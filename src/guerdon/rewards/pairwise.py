@@ -1,13 +1,14 @@
 """What a judge of pairs says of a group: win rates, and the verdicts themselves as evidence, for the credit that reads them.
 
 Evidence `verdicts` of a sample: {at: its place in the group, than: [places], by: [numbers], reference: bool}: shown first, it was judged
-better (above 0) or worse than the samples at these places, by so much. A verdict that could not be read is not in it.
+better (above 0) or worse than the samples at these places, by so much; a place stands once for each vote. A verdict that could not be read
+is not in it.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,27 +22,43 @@ Says = Callable[[Sample, Sample], float | None]
 def tournament(
     group: Sequence[Sample], says: Says, both: bool = True, references: int | None = None, rng: np.random.Generator | None = None
 ) -> list[Verdict]:
-    """For each sample its win rate against those it was compared with: 1 for better, 1/2 for a tie, 0 for worse, both orders averaged.
+    """`standings` of a judge that is asked pair by pair. says(first, second): above 0 where the first is better, below where the second is,
+    by how much; None where no verdict can be read. The rest as of `matches`."""
+    pairs, chosen = matches(len(group), both, references, rng)
+    said = {(i, j): [value] for i, j in pairs if (value := says(group[i], group[j])) is not None}
+    return standings(len(group), said, chosen)
 
-    says(first, second): above 0 where the first is better, below where the second is, by how much; None where no verdict can be read.
+
+def matches(
+    n: int, both: bool = True, references: int | None = None, rng: np.random.Generator | None = None
+) -> tuple[list[tuple[int, int]], list[int]]:
+    """Who of n is shown with whom, (first, second), and the places of those that others are compared with.
+
     both: each pair is shown in both orders, or else in the order of the group, which leaves a judge's leaning to the first in. references:
-    everybody is compared with so many samples only, drawn by `rng`. Abstained for a sample alone, failed where no verdict was readable.
+    everybody is compared with so many samples only, drawn by `rng`. Raises Refused for references below 1 or without `rng`.
     """
-    n = len(group)
-    chosen = range(n)
+    chosen = list(range(n))
     if references is not None:
         if rng is None or references < 1:
             raise Refused(f"tournament(references={references}): give 1 or more, and `rng` to draw them.")
         chosen = sorted(rng.choice(n, min(references, n), replace=False).tolist())
-    asked = [(i, j) for i, j in itertools.permutations(range(n), 2) if (i in chosen or j in chosen) and (both or i < j)]
-    said = {pair: value for pair in asked if (value := says(group[pair[0]], group[pair[1]])) is not None}
+    inside = set(chosen)
+    return [(i, j) for i, j in itertools.permutations(range(n), 2) if (i in inside or j in inside) and (both or i < j)], chosen
+
+
+def standings(n: int, said: Mapping[tuple[int, int], Sequence[float]], chosen: Sequence[int]) -> list[Verdict]:
+    """For each of n its win rate against those it was compared with: 1 for better, 1/2 for a tie, 0 for worse, both orders averaged.
+
+    said: for a pair (first, second) by how much the first is better, a number a vote, averaged within the order; no entry, or none of
+    them: nothing could be read. Abstained for one alone, failed where no verdict was readable.
+    """
     out = []
     for i in range(n):
-        than = [j for j in range(n) if (i, j) in said]
-        evidence = {"at": i, "than": than, "by": [float(said[i, j]) for j in than], "reference": i in chosen}
+        votes = [(j, float(value)) for j in range(n) for value in said.get((i, j), ())]
+        evidence = {"at": i, "than": [j for j, _ in votes], "by": [value for _, value in votes], "reference": i in chosen}
         won = []
         for j in range(n):
-            seen = [sign * said[pair] for sign, pair in ((1, (i, j)), (-1, (j, i))) if pair in said]
+            seen = [sign * np.mean(said[pair]) for sign, pair in ((1, (i, j)), (-1, (j, i))) if said.get(pair)]
             won += [(np.sign(np.mean(seen)) + 1) / 2] if seen else []
         if won:
             out.append(Verdict(float(np.mean(won)), evidence={"verdicts": evidence}))
