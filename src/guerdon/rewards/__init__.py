@@ -52,6 +52,12 @@ from guerdon.rewards.retrieval import recall as recall
 from guerdon.rewards.sat import satquest as satquest
 from guerdon.rewards.self_aligned import self_aligned as self_aligned
 from guerdon.rewards.similarity import bmas as bmas
+from guerdon.rewards.sql import sql as sql
+from guerdon.rewards.sql import sql_format as sql_format
+from guerdon.rewards.sql import sql_judge as sql_judge
+from guerdon.rewards.sql import sql_ngram as sql_ngram
+from guerdon.rewards.sql import sql_schema as sql_schema
+from guerdon.rewards.sql import sql_valid as sql_valid
 from guerdon.rewards.structured import json_schema as json_schema
 from guerdon.rewards.structured import regex as regex
 from guerdon.rewards.surrogate import format_only as format_only
