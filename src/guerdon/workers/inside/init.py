@@ -1,0 +1,238 @@
+"""A warm worker: builds its walls once, then forks a process for each run, and reports once nothing of the run is left.
+
+It is process 1 of its pid namespace, so that whatever a run leaves behind can be killed and reaped. Nothing of a job ever enters its memory:
+a run's own process reads that, from a channel of its own.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import gc
+import importlib
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from . import candidate, kernel, tester
+
+PRELOADED = (
+    "math cmath collections itertools functools re heapq bisect string random typing json copy operator datetime decimal fractions "
+    "statistics dataclasses abc enum threading queue io time sys os array traceback"
+)
+CONTROL, RULES, ASIDE = 63, 62, 30  # descriptors: the controller's socket, Landlock's rules, and from where on a run's wait for their place
+
+
+def main(descriptor: int) -> None:
+    """The whole life of a worker. The first message says how it is walled in; what goes wrong is told, in a sentence, in its place."""
+    control = socket.socket(fileno=descriptor)
+    setup = json.loads(control.recv(65536))
+    try:
+        if setup["mode"] == "namespaces":
+            user, group = os.getuid(), os.getgid()
+            kernel.unshare()
+            control.send(b'{"unshared": true}')
+            if not json.loads(control.recv(4096))["mapped"]:
+                map_itself(user, group)
+            kernel.own_root(setup["base"], setup["readable"], setup["devices"], setup["scratch_mb"])
+            child = os.fork()
+            if child:
+                control.close()
+                os.waitpid(child, 0)
+                os._exit(0)
+        worker = Worker(setup, control)
+    except OSError as error:
+        control.send(json.dumps({"failed": str(error)}).encode())
+        return
+    worker.control.send(json.dumps({"ready": worker.walls}).encode())
+    while worker.serve():
+        pass
+
+
+def map_itself(user: int, group: int) -> None:
+    """Where no privileged parent maps users and groups: the one user there is becomes nobody inside."""
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{kernel.NOBODY} {user} 1"), ("gid_map", f"{kernel.NOBODY} {group} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+
+
+class Worker:
+    """Process 1 of the sandbox, or in the modes without own namespaces the process that bubblewrap started, or a plain one."""
+
+    def __init__(self, setup: dict[str, Any], control: socket.socket) -> None:
+        self.setup, self.mode, self.scratch = setup, setup["mode"], setup["scratch"]
+        self.first = os.getpid() == 1
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        os.dup2(control.fileno(), CONTROL, inheritable=False)
+        control.detach()
+        self.control = socket.socket(fileno=CONTROL)
+        null = os.open("/dev/null", os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        os.closerange(3, CONTROL)
+        os.umask(0o077)
+        for name in PRELOADED.split():
+            importlib.import_module(name)
+        sys.path[:] = [path for path in sys.path if path != setup["source"]] + setup["packages"]
+        os.environ.clear()
+        os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+        self.filter = kernel.Filter()
+        self.rules = self._landlock()
+        self.clean = self._scratch_state()
+        kernel.limits_of_all(setup["scratch_mb"])
+        random.seed(0)
+        gc.collect()
+        gc.freeze()
+
+    @property
+    def walls(self) -> list[str]:
+        """The names of those that stand."""
+        landlock = [f"Landlock {kernel.landlock_version()}"] if self.rules is not None else []
+        return [*landlock, *(["seccomp"] if self.filter.code else []), "resource limits"]
+
+    def _landlock(self) -> int | None:
+        rules = kernel.landlock_rules(self.setup["readable"], self.setup["devices"], self.scratch)
+        if rules is None:
+            return None
+        os.dup2(rules, RULES, inheritable=False)
+        os.close(rules)
+        return RULES
+
+    def _scratch_state(self) -> tuple[int, int]:
+        found = os.stat(self.scratch)
+        return found.st_mode, found.st_ctime_ns
+
+    def serve(self) -> bool:
+        """One run. False once the controller has gone."""
+        order, fds = self._receive()
+        if order is None:
+            return False
+        if "stop" in order:  # of a run that had ended already
+            return True
+        try:
+            child = os.fork()
+        except OSError as error:
+            report: dict[str, Any] = {"refused": str(error)}
+        else:
+            if not child:
+                self._run(order, fds)
+            for fd in fds:
+                os.close(fd)
+            fds = []
+            report = self._wait(child, order)
+        for fd in fds:
+            os.close(fd)
+        self.control.send(json.dumps({**report, "run": order["run"]}).encode())
+        return True
+
+    def _receive(self) -> tuple[dict[str, Any] | None, list[int]]:
+        data, ancillary, _, _ = self.control.recvmsg(4096, socket.CMSG_SPACE(4 * 4))
+        fds = array.array("i")
+        for _, _, some in ancillary:
+            fds.frombytes(some)
+        return (json.loads(data) if data else None), list(fds)
+
+    def _wait(self, child: int, order: dict[str, Any]) -> dict[str, Any]:
+        """Kill it when it is late or no longer wanted, then all that it left; how it ended, and that it was late."""
+        begun, late, stopped = time.monotonic(), False, False
+        watched = os.pidfd_open(child)
+        poll = select.poll()
+        poll.register(watched, select.POLLIN)
+        poll.register(CONTROL, select.POLLIN)
+        while True:
+            left = order["seconds"] - (time.monotonic() - begun)
+            ready = {fd for fd, _ in poll.poll(max(0.0, left) * 1000 + 1)}
+            if watched in ready:
+                break
+            if CONTROL in ready:
+                message, _ = self._receive()
+                if message is None:
+                    os._exit(0)
+                if message.get("stop") != order["run"]:
+                    continue
+                stopped = True
+            elif left > 0:
+                continue
+            late = not stopped
+            os.kill(child, signal.SIGKILL)
+            break
+        os.close(watched)
+        _, status, usage = os.wait4(child, 0)
+        self._reap()
+        self._clean()
+        return {
+            "late": late, "stopped": stopped, "code": os.waitstatus_to_exitcode(status),
+            "cpu": usage.ru_utime + usage.ru_stime, "memory_mb": usage.ru_maxrss / 1024,
+        }  # fmt: skip
+
+    def _reap(self) -> None:
+        """No process of the run is left after this. Outside a pid namespace there can be none, since a run may not fork."""
+        if not self.first:
+            return
+        try:
+            os.kill(-1, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        while True:
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                return
+
+    def _clean(self) -> None:
+        """An empty scratch folder, and a worker that cannot make it so ends: the controller starts another."""
+        if self._scratch_state() == self.clean and not os.listdir(self.scratch):
+            return
+        if self.mode == "namespaces":
+            kernel.fresh_scratch(self.setup["scratch_mb"], mounted=True)
+        else:
+            os.chmod(self.scratch, 0o700)
+            for entry in os.scandir(self.scratch):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+                else:
+                    os.unlink(entry.path)
+        if self.rules is not None and self.mode == "namespaces":
+            self.rules = self._landlock()
+        self.clean = self._scratch_state()
+
+    def _run(self, order: dict[str, Any], fds: list[int]) -> None:
+        """In the run's own process: the walls, then the program or the tests. It never returns."""
+        code = 111
+        try:
+            aside = [fcntl.fcntl(fd, fcntl.F_DUPFD, ASIDE) for fd in fds]
+            for place, fd in zip(order["places"], aside, strict=True):
+                os.dup2(fd, place)
+            os.closerange(5, RULES)
+            os.close(CONTROL)
+            os.setsid()
+            kernel.limits_of_run(order["seconds"], order["memory_mb"])
+            if self.setup["privileged"]:
+                kernel.nobody()
+            kernel.drop_capabilities()
+            kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+            os.chdir(self.scratch)
+            if self.rules is not None:
+                kernel.landlock_enter(RULES)
+                os.close(RULES)
+            if self.filter.code:
+                self.filter.install()
+            channel = socket.socket(fileno=3)
+            if order["kind"] == "calls":
+                candidate.serve(channel)
+            elif order["kind"] == "program":
+                candidate.whole(channel)
+            else:
+                tester.test(channel, socket.socket(fileno=4))
+            code = 0
+        finally:
+            os._exit(code)

@@ -1,0 +1,139 @@
+"""Plain values between two processes that do not trust each other: JSON with tags, never code.
+
+A plain value is None, or of exactly one of the types bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset and dict,
+with plain values inside. Whoever reads one gets objects of these types only, so that comparing them runs nobody's code.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+MOST = 16 * 2**20
+"""Bytes of a message."""
+DEEPEST = 200
+"""Levels of a value; Python's own stack is not far behind."""
+_JSON_INT = 1 << 63
+_HEAD = struct.Struct("!I")
+
+
+class NotPlain(TypeError):
+    """What cannot be sent. `equal`: its type decides by itself what it is equal to."""
+
+    def __init__(self, why: str, equal: bool = False) -> None:
+        super().__init__(why)
+        self.equal = equal
+
+
+class Forged(ValueError):
+    """A message that no honest partner sends."""
+
+
+def tag(x: Any, depth: int = 0) -> Any:
+    """JSON data for a plain value; lists stay lists, what JSON has no word for becomes {tag: ...}. Raises NotPlain."""
+    kind = type(x)
+    if kind is str or kind is bool or x is None or kind is float:
+        return x
+    if kind is int:
+        return x if -_JSON_INT <= x < _JSON_INT else {"i": hex(x)}  # JSON's reader takes quadratic time on long numbers
+    if depth > DEEPEST:
+        raise NotPlain(f"a value of more than {DEEPEST} levels")
+    depth += 1
+    if kind is list:
+        return [tag(v, depth) for v in x]
+    if kind is tuple:
+        return {"t": [tag(v, depth) for v in x]}
+    if kind is dict:
+        return {"d": [[tag(k, depth), tag(v, depth)] for k, v in x.items()]}
+    if kind is set or kind is frozenset:
+        return {"s" if kind is set else "f": [tag(v, depth) for v in x]}
+    if kind is complex:
+        return {"c": [x.real, x.imag]}
+    if kind is bytes or kind is bytearray:
+        return {"b" if kind is bytes else "a": x.hex()}
+    raise _not_plain(kind, x)
+
+
+def _not_plain(kind: type, x: Any) -> NotPlain:
+    own = [c for c in kind.__mro__ if c.__module__ in ("solution", "__main__")]
+    equal = any("__eq__" in vars(c) and "__dataclass_fields__" not in vars(c) for c in own)
+    return NotPlain(f"a value of type {kind.__name__}", equal)
+
+
+def with_library(x: Any) -> Any:
+    """A Counter, defaultdict or OrderedDict of the library as the dict it stands for."""
+    kind = type(x)
+    return dict(x) if kind.__module__ == "collections" and kind.__name__ in ("Counter", "defaultdict", "OrderedDict") else x
+
+
+_READ: dict[str, Callable[[Any, int], Any]] = {
+    "i": lambda v, depth: int(v, 16),
+    "t": lambda v, depth: tuple([untag(x, depth) for x in v]),
+    "d": lambda v, depth: {untag(k, depth): untag(x, depth) for k, x in v},
+    "s": lambda v, depth: {untag(x, depth) for x in v},
+    "f": lambda v, depth: frozenset([untag(x, depth) for x in v]),
+    "c": lambda v, depth: complex(*v),
+    "b": lambda v, depth: bytes.fromhex(v),
+    "a": lambda v, depth: bytearray.fromhex(v),
+}
+
+
+def untag(x: Any, depth: int = 0) -> Any:
+    """The value that `tag` was given. Raises Forged for anything else."""
+    if depth > DEEPEST + 1:
+        raise Forged("too deep")
+    if type(x) is list:
+        return [untag(v, depth + 1) for v in x]
+    if type(x) is not dict:
+        return x
+    if len(x) != 1:
+        raise Forged("not one tag")
+    [(name, inside)] = x.items()
+    if name not in _READ or type(inside) is not (str if name in "iba" else list):
+        raise Forged(f"no tag {name[:20]!r}")
+    try:
+        return _READ[name](inside, depth + 1)
+    except (TypeError, ValueError) as error:
+        raise Forged(str(error)[:100]) from None
+
+
+def send(channel: socket.socket, message: Any) -> None:
+    """Raises NotPlain for a message of more than `MOST` bytes, and OSError where nobody reads any more."""
+    data = json.dumps(message, separators=(",", ":")).encode()
+    if len(data) > MOST:
+        raise NotPlain(f"a value of more than {MOST >> 20} MB")
+    channel.sendall(_HEAD.pack(len(data)) + data)
+
+
+def receive(channel: socket.socket) -> Any:
+    """The next message, or None where the other side has closed. Raises Forged for what is none."""
+    head = _exactly(channel, 4)
+    if head is None:
+        return None
+    size = _HEAD.unpack(head)[0]
+    if size > MOST:
+        raise Forged("a message longer than any")
+    data = _exactly(channel, size)
+    if data is None:
+        return None
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Forged(str(error)[:100]) from None
+    if type(message) is not dict:
+        raise Forged("no object")
+    return message
+
+
+def _exactly(channel: socket.socket, n: int) -> bytes | None:
+    parts, left = [], n
+    while left:
+        some = channel.recv(min(left, 1 << 20))
+        if not some:
+            return None
+        parts.append(some)
+        left -= len(some)
+    return b"".join(parts)

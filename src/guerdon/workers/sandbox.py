@@ -1,0 +1,380 @@
+"""A safe place to run what models write: programs against tests, each run in a process, a namespace and a folder of its own.
+
+    with Sandbox() as sandbox:
+        sandbox.run(Job("def double(x): return 2 * x", [{"input": [4], "output": 8}], entry_point="double"))
+
+The program and its tests never share a process: the tests call the program through a channel that carries plain values (`inside.wire`), and
+what comes back is compared on the side of the tests. So there is nothing in the program's reach to patch, to read or to leave early from.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from guerdon.registry import Refused
+from guerdon.workers.inside.tester import CHEATED, ERROR, FAILED, INFRASTRUCTURE, LOST, MEMORY, PASSED, TIMEOUT
+from guerdon.workers.inside.wire import Forged, NotPlain, receive, send, tag
+from guerdon.workers.warm import MODES, Gone, Warm
+
+STATUSES = (PASSED, FAILED, ERROR, TIMEOUT, MEMORY, CHEATED, INFRASTRUCTURE)
+PRINTED = 4 * 2**20
+"""Bytes of output that a program may print."""
+GRACE = 1.0
+"""Seconds that a run lives longer than its tests may take together: to fork, to load, to report."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A program and its tests. A test is one of
+
+        {"input": [arguments], "output": value}    a call of `entry_point`; tuples equal lists, since a JSON file knows no tuples
+        {"stdin": text, "stdout": text}            the whole program; blanks at the ends of lines and of the output do not count
+        {"code": text}                             Python that raises AssertionError; names that nobody binds are the program's
+    """
+
+    program: str
+    tests: Sequence[Mapping[str, Any]]
+    entry_point: str = ""
+    setup: str = ""
+    """Trusted code that the tests need, run on their side."""
+    seconds: float = 3.0
+    """A test; loading the program counts to the first."""
+    total: float = 20.0
+    """All tests together."""
+    memory_mb: int = 512
+
+    def __post_init__(self) -> None:
+        for k, test in enumerate(self.tests):
+            keys = set(test)
+            known = {"input", "output"} <= keys or {"stdin", "stdout"} <= keys or "code" in keys
+            if not known:
+                raise Refused(f"Test {k} has the fields {sorted(keys)}; a test has `input` and `output`, or `stdin` and `stdout`, or `code`.")
+            if "input" in keys and not (isinstance(test["input"], (list, tuple)) and self.entry_point):
+                raise Refused(f"Test {k}: `input` is the list of arguments of the function that `entry_point` names.")
+            texts = [test[key] for key in ("stdin", "stdout", "code") if key in keys]
+            if not all(isinstance(text, str) for text in texts):
+                raise Refused(f"Test {k}: `stdin`, `stdout` and `code` are texts.")
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The verdict on one test. `infrastructure` is nobody's fault but ours, or the test's: never counted as wrong."""
+
+    status: str
+    reason: str = ""
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        return self.status == PASSED
+
+
+@dataclass
+class _Pair:
+    """A worker for programs and one for tests, started when first needed."""
+
+    mode: str
+    candidate: Warm | None = None
+    tests: Warm | None = None
+
+    def both(self) -> tuple[Warm, Warm]:
+        self.candidate = self.candidate or Warm(self.mode)
+        self.tests = self.tests or Warm(self.mode)
+        return self.candidate, self.tests
+
+    def close(self) -> None:
+        for worker in (self.candidate, self.tests):
+            if worker is not None:
+                worker.close()
+        self.candidate = self.tests = None
+
+
+@dataclass
+class _Run:
+    """One process of a program, and what its tests came to."""
+
+    verdicts: list[dict[str, Any]] = field(default_factory=list)
+    ending: dict[str, Any] = field(default_factory=dict)
+
+
+class Sandbox:
+    """`workers` pairs of warm processes (one a core), started with the first run. Safe to use from any thread.
+
+    unsafe: run also where nothing but resource limits stands between a program and this machine; else that is Refused.
+    """
+
+    version = f"1/{sys.version_info.major}.{sys.version_info.minor}"
+    """Of the rules: verdicts of another version are not taken from a cache."""
+
+    def __init__(self, workers: int | None = None, unsafe: bool = False, modes: Sequence[str] = MODES) -> None:
+        self.workers, self.unsafe, self.modes = workers or len(os.sched_getaffinity(0)), unsafe, modes
+        self._lock = threading.Lock()
+        self._mode, self._said, self._pid = "", "", 0
+        self._pairs: list[_Pair] = []
+        self._free: queue.SimpleQueue[_Pair] = queue.SimpleQueue()
+        self._finalizer = weakref.finalize(self, _close, self._pairs)
+
+    @property
+    def isolation(self) -> str:
+        """What stands between a program and this machine. Raises Refused where that is nothing, and `unsafe` is not set."""
+        with self._lock:
+            if self._pid != os.getpid():  # not begun, or this process is a fork of the one whose workers these are
+                self._begin()
+        return self._said
+
+    def _begin(self) -> None:
+        self._pairs.clear()
+        self._free = queue.SimpleQueue()
+        why = {}
+        for mode in self.modes:
+            if mode == "none" and not self.unsafe:
+                continue
+            try:
+                first = Warm(mode)
+            except Gone as error:
+                why[mode] = str(error)
+                continue
+            self._mode, self._said, self._pid = mode, _described(mode, first.walls), os.getpid()
+            self._pairs += [_Pair(mode, first), *(_Pair(mode) for _ in range(self.workers - 1))]
+            for pair in self._pairs:
+                self._free.put(pair)
+            print(f"sandbox: {self._said}", file=sys.stderr)
+            return
+        raise Refused(
+            f"There is no isolation here for code that a model wrote ({'; '.join(f'{mode}: {text}' for mode, text in why.items())}): allow user "
+            "namespaces, install bubblewrap, or accept with --unsafe (in Python: Sandbox(unsafe=True)) that it can do what you can."
+        )
+
+    def run(self, job: Job) -> list[Tested]:
+        """A verdict on each test, in order, once nothing of the program is left. Never raises because of what the program does."""
+        _ = self.isolation
+        pair = self._free.get()
+        try:
+            return _Judge(job, pair).all()
+        finally:
+            self._free.put(pair)
+
+    def run_many(self, jobs: Sequence[Job]) -> list[list[Tested]]:
+        """`run` for each job, side by side on all workers."""
+        _ = self.isolation
+        if len(jobs) < 2:
+            return [self.run(job) for job in jobs]
+        with ThreadPoolExecutor(min(self.workers, len(jobs))) as pool:
+            return list(pool.map(self.run, jobs))
+
+    def close(self) -> None:
+        """End the workers. A later run starts new ones."""
+        with self._lock:
+            if self._pid == os.getpid():
+                _close(self._pairs)
+            self._pid = 0
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _close(pairs: list[_Pair]) -> None:
+    for pair in pairs:
+        pair.close()
+
+
+def _described(mode: str, walls: Sequence[str]) -> str:
+    first = {
+        "namespaces": "user, mount, pid, network, ipc, uts and cgroup namespaces",
+        "bubblewrap": "bubblewrap",
+        "none": "UNSAFE, no namespaces: what a model writes can read this machine's libraries and run on it",
+    }[mode]
+    return ", ".join([first, *walls])
+
+
+class _Judge:
+    """One job on one pair of workers."""
+
+    def __init__(self, job: Job, pair: _Pair) -> None:
+        self.job, self.pair = job, pair
+        self.until = time.monotonic() + job.total
+        self.found: dict[int, Tested] = {}
+
+    def all(self) -> list[Tested]:
+        calls = [k for k, test in enumerate(self.job.tests) if "stdin" not in test]
+        if calls:
+            self._calls(calls)
+        for k, test in enumerate(self.job.tests):
+            if k not in self.found:
+                self.found[k] = self._tried(lambda test=test: self._program(test["stdin"], test["stdout"]))
+        return [self.found[k] for k in range(len(self.job.tests))]
+
+    def _tried(self, run: Any) -> Any:
+        """What it returns; a worker that was killed from outside is replaced once, and then it is infrastructure."""
+        for last in (False, True):
+            try:
+                return run()
+            except (Gone, OSError) as error:
+                self.pair.close()
+                if last:
+                    return Tested(INFRASTRUCTURE, str(error))
+        raise AssertionError
+
+    def _calls(self, numbers: list[int]) -> None:
+        """Tests that call the program. After one that ends the process the next begins with a new one."""
+        try:
+            tests = [self._sent(self.job.tests[k]) for k in numbers]
+        except NotPlain as error:
+            self.found.update((k, Tested(INFRASTRUCTURE, f"the test has {error}")) for k in numbers)
+            return
+        first = 0
+        while first < len(numbers):
+            if time.monotonic() >= self.until:
+                late = Tested(TIMEOUT, f"past the deadline of {self.job.total:g} s for all tests")
+                self.found.update((k, late) for k in numbers[first:])
+                return
+            run = self._tried(lambda first=first: self._one_run(tests, first))
+            if isinstance(run, Tested):
+                self.found.update((k, run) for k in numbers[first:])
+                return
+            for verdict in run.verdicts:
+                found = self._told(verdict, run.ending)
+                first = verdict["test"] + 1
+                self.found[numbers[verdict["test"]]] = found
+                if verdict["all"]:
+                    self.found.update((k, found) for k in numbers[first:])
+                    return
+
+    @staticmethod
+    def _sent(test: Mapping[str, Any]) -> dict[str, Any]:
+        return {"code": test["code"]} if "code" in test else {"input": tag(list(test["input"])), "output": tag(test["output"])}
+
+    def _told(self, verdict: dict[str, Any], ending: dict[str, Any]) -> Tested:
+        status, reason = verdict["status"], verdict["reason"]
+        if status == LOST:
+            status, reason = ended(ending, self.job.seconds)
+            if status == PASSED:
+                status, reason = CHEATED, "left with exit code 0 while a call waited"
+        elif status == TIMEOUT:
+            reason = reason or f"past its deadline of {self.job.seconds:g} s"
+        return Tested(status, reason, verdict["seconds"])
+
+    def _one_run(self, tests: list[dict[str, Any]], first: int) -> _Run:
+        """One process for the program and one for the tests from `first` on, joined by a channel that is theirs alone."""
+        job, run = self.job, _Run()
+        seconds = min(max(0.1, self.until - time.monotonic()), job.seconds * (len(tests) - first)) + GRACE
+        candidate, tester = self.pair.both()
+        (near, far), (mine, theirs) = socket.socketpair(), socket.socketpair()
+        with near, far, mine, theirs:
+            candidate.start("calls", [far], [3], seconds, job.memory_mb)
+            tester.start("tests", [near, theirs], [3, 4], seconds, job.memory_mb)
+            for end in (far, near, theirs):
+                end.close()
+            mine.settimeout(seconds + GRACE)
+            told = {"program": job.program, "entry_point": job.entry_point, "setup": job.setup, "tests": tests, "first": first}
+            try:
+                send(mine, {**told, "seconds": job.seconds})
+                while len(run.verdicts) < len(tests) - first and (verdict := receive(mine)) is not None:
+                    run.verdicts.append(verdict)
+            except (OSError, Forged):
+                pass  # the side of the tests has died, or was late: what it has not told is settled below
+            except NotPlain as error:
+                run.verdicts.append({"test": first, "status": ERROR, "reason": f"the job is {error}", "seconds": 0.0, "all": True})
+        run.ending = candidate.finish()
+        of_tests = tester.finish()
+        last = run.verdicts[-1] if run.verdicts else None
+        if last is None or not (last["all"] or last["status"] in (LOST, TIMEOUT, CHEATED) or last["test"] == len(tests) - 1):
+            status, reason = ended(of_tests, job.seconds)
+            k = first if last is None else last["test"] + 1
+            status, reason = (ERROR, "the tests ended early") if status == PASSED else (status, f"the tests: {reason}")
+            run.verdicts.append({"test": k, "status": status, "reason": reason, "seconds": 0.0, "all": False})
+        return run
+
+    def _program(self, stdin: str, stdout: str) -> Tested:
+        """The whole program on one input."""
+        job, begun = self.job, time.monotonic()
+        if begun >= self.until:
+            return Tested(TIMEOUT, f"past the deadline of {job.total:g} s for all tests")
+        worker = self.pair.both()[0]
+        seconds = min(job.seconds, self.until - begun)
+        (mine, theirs), (out, into), given = socket.socketpair(), os.pipe(), os.memfd_create("stdin")
+        with mine, theirs, open(out, "rb", buffering=0) as pipe:
+            with open(given, "r+b") as file:
+                file.write(stdin.encode("utf-8", "surrogatepass"))
+                file.seek(0)
+                worker.start("program", [theirs, file.fileno(), into], [3, 0, 1], seconds, job.memory_mb)
+            os.close(into)
+            theirs.close()
+            mine.settimeout(seconds + GRACE)
+            try:
+                send(mine, {"program": job.program})
+            except NotPlain as error:
+                worker.finish()
+                return Tested(ERROR, f"the program is {error}")
+            except OSError:
+                pass  # it has ended already
+            printed, whole = _printed(pipe, time.monotonic() + seconds)
+            ending = worker.finish(stop=not whole)
+            mine.settimeout(0.0)
+            try:
+                raised = receive(mine) or {}
+            except (OSError, Forged):
+                raised = {}
+        took = time.monotonic() - begun
+        if len(printed) > PRINTED:
+            return Tested(ERROR, f"printed more than {PRINTED >> 20} MB", took)
+        if ending["late"] or (ending["stopped"] and not whole):
+            return Tested(TIMEOUT, f"past its deadline of {job.seconds:g} s", took)
+        status, reason = ended(ending, job.seconds)
+        if status != PASSED:
+            name = raised.get("raised")
+            if name == "MemoryError":
+                return Tested(MEMORY, "out of memory", took)
+            return Tested(status, f"{name}: {str(raised.get('text'))[:200]}" if status == ERROR and name else reason, took)
+        same = _lines(printed.decode("utf-8", "replace")) == _lines(stdout)
+        return Tested(PASSED if same else FAILED, "" if same else "another output", took)
+
+
+def _printed(pipe: Any, until: float) -> tuple[bytes, bool]:
+    """What was printed, up to a little more than `PRINTED`, and whether the other side has closed."""
+    parts, size = [], 0
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    while size <= PRINTED:
+        left = until - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000 + 1):
+            return b"".join(parts), False
+        some = pipe.read(1 << 16)
+        if not some:
+            return b"".join(parts), True
+        parts.append(some)
+        size += len(some)
+    return b"".join(parts), False
+
+
+def _lines(text: str) -> list[str]:
+    return "\n".join(line.rstrip() for line in text.splitlines()).rstrip("\n").split("\n")
+
+
+def ended(ending: Mapping[str, Any], seconds: float) -> tuple[str, str]:
+    """The status of a process that ended so, and why; `passed` where it ended in peace."""
+    code = ending["code"]
+    if ending["late"]:
+        return TIMEOUT, f"past its deadline of {seconds:g} s"
+    if code == -signal.SIGSYS:
+        return CHEATED, "called what no program of this kind needs (seccomp killed it)"
+    if code == -signal.SIGXCPU:
+        return TIMEOUT, "out of processor time"
+    if code < 0:
+        return ERROR, f"was killed by {signal.Signals(-code).name}"
+    return (ERROR, f"exit code {code}") if code else (PASSED, "")
