@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
 
 import numpy as np
 import pytest
 
 import guerdon.reward_models
 import guerdon.rewards  # noqa: F401  fills the registry
+from guerdon.backends.scripted import Scripted
 from guerdon.registry import pieces
 from guerdon.rewards.core import Reward
 from guerdon.samples import Context, Progress, Rewards, Sample, State, Task
@@ -72,12 +72,26 @@ def stand_in():
     return local((LlamaForCausalLM(config), tokens), head="scalar", trainable=False, dtype="float64")
 
 
-def context(seed: int = 0, models: Iterable[str] = ()) -> Context:
-    return Context(rng=np.random.default_rng(seed), progress=Progress(3, 10), models={name: stand_in() for name in models})
+JUDGED = {
+    "judge": ('{"score": 3}', '{"score": 9}'),
+    "judge_correct": ("yes", "no"),
+    "preferred": ('{"winner": "A"}', '{"winner": "B"}', '{"winner": "tie"}'),
+}
+"""What a judge may say to the rewards that read its words: one of these, by the words of the question."""
+
+
+def judging(answers: tuple[str, ...]) -> Scripted:
+    return Scripted(lambda messages, rng: str(rng.choice(answers)))
+
+
+def context(reward: Reward, seed: int = 0) -> Context:
+    model = judging(JUDGED[reward.name]) if reward.name in JUDGED else None
+    models = {name: model or stand_in() for name in reward.models.values()}
+    return Context(rng=np.random.default_rng(seed), progress=Progress(3, 10), models=models)
 
 
 def score(reward: Reward, samples: list[Sample], seed: int = 0) -> Rewards:
-    with Engine(context(seed, reward.models.values()), workers=1) as engine:
+    with Engine(context(reward, seed), workers=1) as engine:
         return engine.score(reward, samples)
 
 

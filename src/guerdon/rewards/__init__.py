@@ -21,6 +21,9 @@ from guerdon.rewards.facts import graded as graded
 from guerdon.rewards.follow_up import follow_up as follow_up
 from guerdon.rewards.grounding import iou as iou
 from guerdon.rewards.grounding import point_in_box as point_in_box
+from guerdon.rewards.judge import judge as judge
+from guerdon.rewards.judge import judge_correct as judge_correct
+from guerdon.rewards.judge import preferred as preferred
 from guerdon.rewards.labels import class_name as class_name
 from guerdon.rewards.listwise_judge import listwise_accuracy as listwise_accuracy
 from guerdon.rewards.listwise_judge import listwise_format as listwise_format

@@ -10,20 +10,22 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+import numpy as np
 
 from guerdon.registry import Refused
+from guerdon.rewards.core import reward
 from guerdon.rewards.follow_up import spelled
-from guerdon.rewards.reading import strict_json, unfenced
+from guerdon.rewards.pairwise import matches, standings
+from guerdon.rewards.reading import packages, strict_json, unfenced
 from guerdon.rewards.structured import validator
-from guerdon.samples import HOSTILE, Verdict
+from guerdon.samples import HOSTILE, Prompt, Sample, State, Verdict
 from guerdon.spans import thinking
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from guerdon.backends.base import Completion
 
 T = TypeVar("T")
@@ -169,3 +171,193 @@ def read_word(text: str, words: Sequence[str]) -> str | None:
     lines = [_BEFORE.sub("", line.strip()).strip(_AROUND).casefold() for line in text.splitlines() if line.strip()]
     found = {known[line] for line in lines if line in known}
     return known[lines[-1]] if lines and lines[-1] in known and len(found) == 1 else None
+
+
+# What is shown to a judge
+
+
+def request(prompt: Prompt) -> str:
+    """The text of what was asked: a prompt, or its messages with their roles. What is no text in a message is named only."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n\n".join(f"{message['role']}: {_plain(message['content'])}" for message in prompt)
+
+
+def _plain(content: Any) -> str:
+    return content if isinstance(content, str) else "".join(part.get("text", f"[{part.get('type', 'part')}]") for part in content or ())
+
+
+def shown(model: Any, sample: Sample) -> str | Verdict:
+    """What of a sample is judged: all that follows its thinking; or the verdict of a sample without an answer, 0, of one that attacks the
+    judge, hostile, and of one whose task cannot be shown, failed."""
+    answer = sample.text[thinking(sample.text)[1] :].strip()
+    if not answer:
+        return Verdict(0.0, "no answer found")
+    if why := attack(model, answer):
+        return Verdict(0.0, why)
+    if why := attack(model, f"{request(sample.task.prompt)}\n{sample.task.reference}"):
+        return Verdict.fail(f"the task cannot be shown to the judge: {why.removeprefix(HOSTILE + ': ')}")
+    return answer
+
+
+def conversation(instruction: str, **texts: str) -> list[Message]:
+    """`GUARD` and what is to be done, then the texts."""
+    return [{"role": "system", "content": f"{GUARD}\n\n{instruction}"}, {"role": "user", "content": quoted(**texts)}]
+
+
+def mean_of(answers: Sequence[str | Verdict], said: Iterable[Said[float]], name: str) -> list[Verdict]:
+    """The mean of the votes on each answer that was asked about, with evidence `name` {votes: [numbers], unread}; other verdicts stay."""
+    found = iter(said)
+    out = []
+    for answer in answers:
+        if isinstance(answer, Verdict):
+            out.append(answer)
+        elif (one := next(found)).failed:
+            out.append(one.verdict())
+        else:
+            out.append(Verdict(float(np.mean(one.values)), evidence={name: {"votes": one.values, "unread": one.unread}}))
+    return out
+
+
+# Rewards
+
+CRITERIA = "It does what was asked; what it says is true; it leaves nothing of weight out, adds nothing that was not asked for, is clear."
+LAST = "Reason in a few sentences first. The last line of your answer is {form}, with nothing around it."
+
+
+def _check(votes: int = 1, max_tokens: int = 512, scale: Sequence[int] = (1, 10), **_: Any) -> None:
+    packages("jsonschema")()
+    if votes < 1 or max_tokens < 1:
+        raise Refused(f"A judge takes votes and max_tokens of 1 or more, not {votes} and {max_tokens}.")
+    if len(scale) != 2 or not scale[0] < scale[1]:
+        raise Refused(f"judge(scale={list(scale)}): write the lowest and the highest score, such as [1, 10].")
+
+
+@reward(batch=True, check=_check)
+def judge(
+    sample: list[Sample], model: Any = "judge", criteria: str = CRITERIA, scale: Sequence[int] = (1, 10), votes: int = 1,
+    compare: bool = True, max_tokens: int = 512,
+) -> list[Verdict]:  # fmt: skip
+    """The judge's score of an answer, in [0, 1]: (mean of the votes - lowest) / (highest - lowest).
+
+    The judge sees the request, what follows the thinking, and with `compare` the task's reference where it has one. One vote is greedy,
+    several are drawn at temperature 1. Evidence `judge`: {votes, unread}. 0 without an answer; a sample that attacks the judge's template
+    is hostile; a judge that is down, late, cut off or says no whole number of the scale is failed.
+    """
+    low, high = scale
+    schema = {
+        "type": "object", "properties": {"score": {"type": "integer", "minimum": low, "maximum": high}}, "required": ["score"],
+        "additionalProperties": False,
+    }  # fmt: skip
+    form = LAST.format(form=f'the JSON object {{"score": N}}, N a whole number from {low} (worst) to {high} (best)')
+    answers = [shown(model, s) for s in sample]
+    asked = []
+    for s, answer in zip(sample, answers, strict=True):
+        if not isinstance(answer, Verdict):
+            known = {"reference": str(s.task.reference)} if compare and s.task.reference is not None else {}
+            with_it = " A right answer is shown as `reference`: other words for the same are as good." if known else ""
+            instruction = f"Score the answer to the request by these criteria: {criteria}{with_it}\n{form}"
+            asked.append(conversation(instruction, request=request(s.task.prompt), **known, answer=answer))
+
+    def read(text: str) -> float | None:
+        found = read_json(text, schema)
+        return None if found is None else (found["score"] - low) / (high - low)
+
+    return mean_of(answers, ask(model, asked, read, votes=votes, max_tokens=max_tokens), "judge")
+
+
+@reward(batch=True, check=_check)
+def judge_correct(
+    sample: list[Sample], reference: list[Any], model: Any = "judge", criteria: str = "", votes: int = 1, max_tokens: int = 512
+) -> list[Verdict]:
+    """The share of the judge's votes that say the answer agrees with the reference: 1 or 0 for one vote.
+
+    criteria: what counts as agreement, beside that the final answers mean the same. The rest as of `judge`, the last line being yes or no.
+    Evidence `judge_correct`.
+    """
+    instruction = (
+        "Does the answer to the request come to the same as the reference, which is right? Its way there does not count, nor do other words"
+        f" or another notation for the same; an answer that names several, or none, does not agree. {criteria}\n"
+        + LAST.format(form="the word yes or the word no")
+    )
+    answers = [shown(model, s) for s in sample]
+    asked = [
+        conversation(instruction, request=request(s.task.prompt), reference=str(right), answer=answer)
+        for s, right, answer in zip(sample, reference, answers, strict=True)
+        if not isinstance(answer, Verdict)
+    ]
+
+    def read(text: str) -> float | None:
+        word = read_word(text, ("yes", "no"))
+        return None if word is None else float(word == "yes")
+
+    return mean_of(answers, ask(model, asked, read, votes=votes, max_tokens=max_tokens), "judge_correct")
+
+
+Form = Literal["winner", "strength", "scores"]
+FORMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "winner": ('{"winner": W}, W being "A", "B" or "tie"', {"winner": {"enum": ["A", "B", "tie"]}}),
+    "strength": (
+        '{"strength": N}, N a whole number from -3 (answer B is far better) to 3 (answer A is far better), 0 for a tie',
+        {"strength": {"type": "integer", "minimum": -3, "maximum": 3}},
+    ),
+    "scores": (
+        '{"A": X, "B": Y}, X and Y the scores of the two answers, numbers from 0 (worst) to 10 (best)',
+        {name: {"type": "number", "minimum": 0, "maximum": 10} for name in "AB"},
+    ),
+}
+"""How a judge of pairs says its verdict, and the JSON schema of that."""
+
+
+@reward(check=_check)
+def preferred(
+    group: list[Sample], model: Any = "judge", criteria: str = CRITERIA, form: Form = "winner", votes: int = 1, both: bool = True,
+    references: int | None = None, max_tokens: int = 1024,
+) -> list[Verdict]:  # fmt: skip
+    """The win rate of each answer against the others of its group, by a judge that is shown two at a time; see `pairwise.standings`.
+
+    form: the verdict is the winner, a strength from -3 to 3 (Think-RM), or a score from 0 to 10 for each of the two, of which the
+    difference counts (Writing-Zero). both: each pair is shown in both orders. votes: drawn for each pair and order; each stands in the
+    evidence `verdicts`, for the credit `pairwise`, and for `brpo`, where all of them must agree. references: everybody is compared with
+    so many of the group only, drawn by a hash of the texts. An answer that is missing or attacks the judge loses without being shown. All
+    pairs of a group go out in one call.
+    Source: arXiv:2505.16265 (strength), arXiv:2506.00103 (scores); the wording is ours.
+    """
+    words, properties = FORMS[form]
+    schema = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+    instruction = (
+        f"Two answers to one request are shown. Which is better by these criteria: {criteria} Neither the order in which they stand nor"
+        f" their length counts.\n{LAST.format(form='the JSON object ' + words)}"
+    )
+    answers = [shown(model, s) for s in group]
+    drawn = np.random.default_rng(int(_digest("\0".join(answer if isinstance(answer, str) else "" for answer in answers)), 16))
+    pairs, chosen = matches(len(group), both, references, drawn)
+    asked = {
+        (i, j): conversation(instruction, request=request(group[i].task.prompt), answer_A=a, answer_B=b)
+        for i, j in pairs
+        if not isinstance(a := answers[i], Verdict) and not isinstance(b := answers[j], Verdict)
+    }
+
+    def read(text: str) -> float | None:
+        found = read_json(text, schema)
+        return None if found is None else _by(found)
+
+    found = dict(zip(asked, ask(model, list(asked.values()), read, votes=votes, max_tokens=max_tokens), strict=True))
+    said = {pair: one.values for pair, one in found.items()}
+    lost = {i for i, answer in enumerate(answers) if isinstance(answer, Verdict) and answer.state == State.SCORED}
+    said.update({(i, j): [1.0 if j in lost else -1.0] for i, j in pairs if (i in lost) != (j in lost)})
+    out = []
+    for i, (answer, verdict) in enumerate(zip(answers, standings(len(group), said, chosen), strict=True)):
+        if isinstance(answer, Verdict):
+            out.append(replace(answer, evidence=verdict.evidence))
+        elif verdict.state == State.FAILED:
+            out.append(Verdict.fail(next((one.failed for pair, one in found.items() if i in pair), verdict.reason)))
+        else:
+            out.append(verdict)
+    return out
+
+
+def _by(found: Mapping[str, Any]) -> float:
+    if "winner" in found:
+        return {"A": 1.0, "B": -1.0, "tie": 0.0}[found["winner"]]
+    return float(found["strength"] if "strength" in found else found["A"] - found["B"])
