@@ -76,6 +76,8 @@ JUDGED = {
     "judge": ('{"score": 3}', '{"score": 9}'),
     "judge_correct": ("yes", "no"),
     "preferred": ('{"winner": "A"}', '{"winner": "B"}', '{"winner": "tie"}'),
+    "graded": ("CORRECT", "INCORRECT", "NOT_ATTEMPTED"),
+    "nuggets": ('["support"]', '["partial_support"]', '["not_support"]'),
 }
 """What a judge may say to the rewards that read its words: one of these, by the words of the question."""
 
