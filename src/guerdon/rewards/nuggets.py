@@ -97,8 +97,8 @@ def nugget_labels(text: str, reference: Any, meta: Mapping[str, Any]) -> Verdict
     F1: the mean over the three labels of the label's F1, 1 for a label that neither list has.  EM: 1 where all labels are right.  T: 1 for
     one reasoning block with something in it and after it, 1/2 where one of these is empty, else 0.  S: 1 where the list has the form that
     `meta.label_format` names (`FORMS`), else 0; without one R ends at 0.9. R = 0 where the list is empty, is not one label a gold label, or
-    has F1 0, and where `<reasoning>` is opened more than once. The reference: the gold labels, a list or such a text; abstained where it has none. Evidence `macro_f1`:
-    F1 over the labels that occur alone, which does not flatter where a label is rare.
+    has F1 0, and where `<reasoning>` is opened more than once. The reference: the gold labels, a list or such a text; abstained where it
+    has none. Evidence `macro_f1`: F1 over the labels that occur alone, which does not flatter where a label is rare.
     Source: arXiv:2510.14660, its released search_gen_v.py, with its lenient reading of lists but for `eval`; a second block is 0 there too,
     as the factor of 0.1 for it is never reached.
     """
