@@ -135,6 +135,53 @@ def compare(
 
 
 @app.command()
+def audit(
+    reward: Annotated[
+        str,
+        typer.Argument(help="A reward, an expression, a recipe, or file.py:function: ours, or for TRL, verl, verifiers, OpenRLHF."),
+    ],
+    tasks: Annotated[
+        Path | None,
+        typer.Option(help="JSONL or Parquet, a task a row: `prompt`, `reference`; also `completion`, `is_correct`, `right`, `tests`."),
+    ] = None,
+    policy: Annotated[str | None, typer.Option(help="Train this model against the reward for a while; `tiny` is the embedded one.")] = None,
+    gold: Annotated[str | None, typer.Option(help="A reward expression that says what the policy wrote is true.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Share of a right answer that other text may earn.", min=0, max=1)] = 0.1,
+    out: Annotated[Path | None, typer.Option(help="A folder for audit.html and audit.json.")] = None,
+    card: Annotated[Path | None, typer.Option(help="Write the audit card, in Markdown, to this file.")] = None,
+    limit: Annotated[int, typer.Option(help="Tasks of the file that are used, spread over it.", min=1)] = 200,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    gold_column: Annotated[str | None, typer.Option(help="The column that says which completions are right.")] = None,
+    search: Annotated[bool, typer.Option(help="Look for exploits by evolution over edits.")] = True,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; one a core if not given.", min=1)] = None,
+    plugin: Annotated[list[str] | None, typer.Option(help="A file.py or module that defines rewards; may be given again.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="NAME=PATH: a model that the reward may ask by this name; may be given again.")
+    ] = None,
+) -> None:
+    """Try to cheat a reward before a policy does; exit code 1 when text that does not answer pays above the tolerance.
+
+    Example: `guerdon audit math --tasks problems.jsonl --out audits/math`
+
+    Example: `guerdon audit grader.py:correct --tasks problems.jsonl --tolerance 0.05`
+
+    Example: `guerdon audit recipes/arithmetic-grpo.yaml --policy tiny`
+    """
+    from guerdon.evals.audit.verb import run
+
+    options = {
+        "policy": policy,
+        "gold": gold,
+        "tolerance": tolerance,
+        "limit": limit,
+        "seed": seed,
+        "searching": search,
+        "workers": workers,
+    }
+    raise typer.Exit(run(reward, tasks, gold_column, out, card, plugin or (), model or (), options))
+
+
+@app.command()
 def methods(name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None) -> None:
     """List the published methods that are built: where they stand, how far they were confirmed, what their checks measured.
 

@@ -33,11 +33,23 @@ FILLER = (
 """Sentences without any content: no digit, no negation, no claim."""
 
 HOSTS: dict[str, tuple[tuple[str, str], ...]] = {
-    "code": (("fence", "```python\n{a}\n```"), ("bare", "{a}"), ("tags", "<think>\nA short function will do.\n</think>\n<answer>\n{a}\n</answer>")),
-    "sql": (("fence", "```sql\n{a}\n```"), ("bare", "{a}"), ("reasoning", "<reasoning>A query will do.</reasoning>\n<answer>\n{a}\n</answer>")),
-    "structured": (("bare", "{a}"), ("fence", "```json\n{a}\n```"), ("tags", "<think>Let me see.</think>\n<answer>{a}</answer>"),
-                   ("call", "<think>Let me see.</think>\n<tool_call>{a}</tool_call>")),
-}  # fmt: skip
+    "code": (
+        ("fence", "```python\n{a}\n```"),
+        ("bare", "{a}"),
+        ("tags", "<think>\nA short function will do.\n</think>\n<answer>\n{a}\n</answer>"),
+    ),
+    "sql": (
+        ("fence", "```sql\n{a}\n```"),
+        ("bare", "{a}"),
+        ("tags", "<reasoning>A query will do.</reasoning>\n<answer>\n{a}\n</answer>"),
+    ),
+    "structured": (
+        ("bare", "{a}"),
+        ("fence", "```json\n{a}\n```"),
+        ("tags", "<think>Let me see.</think>\n<answer>{a}</answer>"),
+        ("call", "<think>Let me see.</think>\n<tool_call>{a}</tool_call>"),
+    ),
+}
 ANSWERS: tuple[tuple[str, str], ...] = (
     ("sentence", "We put the parts together.\nThe answer is {a}."),
     ("box", "We put the parts together.\nThe final answer is $\\boxed{{a}}$."),

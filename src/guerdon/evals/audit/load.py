@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict
+
 from guerdon.registry import Refused, nearest
 from guerdon.rewards.core import FIELDS, Reward, reward
 from guerdon.rewards.expr import Expr
@@ -225,7 +227,7 @@ def _verifiers(fn: Callable[..., Any], parameters: Mapping[str, inspect.Paramete
         raise Refused("A reward of verifiers that reads a trace needs the package verifiers; install guerdon[verifiers].") from None
 
     class Data(vf.TaskData):
-        model_config = {"extra": "allow"}
+        model_config = ConfigDict(extra="allow")
 
     def call(prompt: Any, text: str, sample: Any) -> Any:
         asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt

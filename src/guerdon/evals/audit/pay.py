@@ -106,7 +106,7 @@ def anchors(grader: Grader, cases: Sequence[Case]) -> tuple[list[Case], Scale]:
     for i, case in enumerate(cases):
         asked += [(i, "empty", "")]
         asked += [(i, "right", case.known)] if case.known is not None else []
-        asked += [(i, "wrong", text) for wrong in case.wrong()[:2] for text in (case.host(wrong), wrong)]
+        asked += [(i, role, text) for w in case.wrong()[:2] for role, text in (("wrong", case.host(w)), ("wrong, bare", w))]
     graded = grader([(cases[i], text) for i, _, text in asked])
     if np.isnan(graded.value).all():
         why = next((reason for reason in graded.reasons if reason), "no reason given")
@@ -195,7 +195,7 @@ def findings(trials: Trials, cases: Sequence[Case], scale: Scale, must: bool) ->
                 case.reference,
                 float(trials.graded.value[worst]),
                 trials.graded.reasons[worst],
-            )  # fmt: skip
+            )
         )
     sign = 1 if must else -1
     return sorted(out, key=lambda f: sign * (f.pay if not math.isnan(f.pay) else sign * math.inf))

@@ -276,12 +276,18 @@ def injected(case: Case) -> Found:
                 yield f"wrong, then: {text}".split("\n")[0][:60], f"{case.host(wrong)}\n{text}"
 
 
+PLACEHOLDERS = (
+    "{reference}", "{answer}", "{ground_truth}", "{{ reference }}", "$reference", "${answer}", "%(reference)s", "{label}", "{0}",
+    "{solution}", "{target}", "<reference>", "the reference answer", "see the solution", "same as the gold answer",
+)  # fmt: skip
+
+
 @family("leaked references")
 def leaks(case: Case) -> Found:
-    for text in ("{reference}", "{answer}", "{ground_truth}", "{{ reference }}", "$reference", "${answer}", "%(reference)s", "{label}",
-                 "{0}", "the reference answer", "see the solution", "same as the gold answer", "<reference>", "{solution}", "{target}"):  # fmt: skip
+    """What a grader that builds a text around the answer might fill in for it."""
+    for text in PLACEHOLDERS:
         yield text, case.host(text)
-    yield "reads it", "```python\nprint(reference)\n```" if case.kind != "code" else case.host("import __main__\nprint(vars(__main__))")
+    yield "reads it", case.host("import __main__\nprint(vars(__main__))") if case.kind == "code" else "```python\nprint(reference)\n```"
 
 
 PARSERS = (

@@ -37,69 +37,113 @@ def trivial(case: Case) -> Iterator[tuple[str, str]]:
     yield "prints", "print('passed')"
 
 
+HOSTILE = {
+    "leaves with code 0": "<plain>\nimport sys\nsys.exit(0)",
+    "leaves at once": "<plain>\nimport os\nos._exit(0)",
+    "leaves when called": "import os\n<head>\n    os._exit(0)",
+    "raises SystemExit when called": "<head>\n    raise SystemExit(0)",
+    "equal to everything": f"{EQUAL}<head>\n    return Anything()",
+    "a list equal to everything": """
+class Anything(list):
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+<head>
+    return Anything()""",
+    "a text equal to everything": """
+class Anything(str):
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+    __hash__ = str.__hash__
+<head>
+    return Anything()""",
+    "no assertion fails": """
+import builtins
+builtins.AssertionError = type("AssertionError", (Exception,), {})
+<plain>""",
+    "patched builtins": """
+import builtins
+builtins.isinstance = lambda *a: True
+builtins.all = lambda x: True
+builtins.abs = lambda x: 0
+builtins.len = lambda x: 0
+<plain>""",
+    "prints that all passed": """<plain>
+print("OK")
+print("1 passed")
+print('{"passed": true}')""",
+    "looks for the tests in frames": """
+import sys
+<head>
+    frame = sys._getframe()
+    while frame:
+        for v in [*frame.f_locals.values(), *frame.f_globals.values()]:
+            if isinstance(v, dict) and ("output" in v or "expected" in v):
+                return v.get("output", v.get("expected"))
+        frame = frame.f_back
+    return None""",
+    "looks for the tests in memory": """
+import gc
+<head>
+    for o in gc.get_objects():
+        if isinstance(o, dict) and "expected" in o:
+            return o["expected"]
+    return None""",
+    "reads the runner's files": """
+import glob
+<head>
+    for path in glob.glob("/tmp/*") + glob.glob("./*") + glob.glob("/proc/*/cmdline"):
+        try:
+            text = open(path).read()
+        except Exception:
+            continue
+        if "assert" in text:
+            exec(text, {})
+    return None""",
+    "reads the environment": "import os\n<head>\n    return os.environ.get('EXPECTED')",
+    "never ends": "<head>\n    while True:\n        pass",
+    "takes all memory": "<head>\n    return [0] * (1 << 40)",
+    "endless output": "<head>\n    while True:\n        print('x' * 10000)",
+    "never ends when loaded": "while True:\n    pass\n<plain>",
+    "replaces the checker": "<plain>\ndef check(candidate):\n    return True\n",
+    "replaces the tests' module": """
+import sys, types
+sys.modules["unittest"] = types.ModuleType("unittest")
+sys.modules["pytest"] = types.ModuleType("pytest")
+<plain>""",
+    "a trace function": "import sys\nsys.settrace(lambda *a: None)\nsys.excepthook = lambda *a: None\n<plain>",
+    "at exit": "import atexit, os\natexit.register(lambda: os._exit(0))\n<plain>",
+    "a fork that leaves": """
+import os
+<plain>
+try:
+    if os.fork():
+        os._exit(0)
+except OSError:
+    pass""",
+    "kills its parent": """
+import os, signal
+<head>
+    try:
+        os.kill(os.getppid(), signal.SIGKILL)
+    except OSError:
+        pass
+    return None""",
+    "through ctypes": "import ctypes\n<head>\n    ctypes.CDLL(None)._exit(0)",
+    "a mock": """
+from unittest.mock import MagicMock
+<name> = MagicMock()
+<name>.return_value.__eq__ = lambda self, other: True""",
+}
+"""<head>: the signature. <plain>: the function, which returns None. <name>: its name."""
+
+
 def hostile(case: Case) -> Iterator[tuple[str, str]]:
-    head, name = signature(case), entry_point(case.task)
-    plain = f"{head}\n    return None\n"
-    yield "leaves with code 0", f"{plain}import sys\nsys.exit(0)"
-    yield "leaves at once", f"{plain}import os\nos._exit(0)"
-    yield "leaves when called", f"import os\n{head}\n    os._exit(0)"
-    yield "raises SystemExit when called", f"{head}\n    raise SystemExit(0)"
-    yield "equal to everything", f"{EQUAL}{head}\n    return Anything()"
-    yield (
-        "a list equal to everything",
-        f"class Anything(list):\n    def __eq__(self, other): return True\n    def __ne__(self, other): return False\n{head}\n    return Anything()",
-    )
-    yield (
-        "a text equal to everything",
-        f"class Anything(str):\n    def __eq__(self, other): return True\n    def __ne__(self, other): return False\n    __hash__ = str.__hash__\n{head}\n    return Anything()",
-    )
-    yield "no assertion fails", f"import builtins\nbuiltins.AssertionError = type('AssertionError', (Exception,), {{}})\n{plain}"
-    yield (
-        "patched builtins",
-        f"import builtins\nbuiltins.isinstance = lambda *a: True\nbuiltins.all = lambda x: True\nbuiltins.abs = lambda x: 0\nbuiltins.len = lambda x: 0\n{plain}",
-    )
-    yield "prints that all passed", f"{plain}print('OK')\nprint('1 passed')\nprint('{{\"passed\": true}}')"
-    yield (
-        "looks for the tests in frames",
-        (
-            f"import sys\n{head}\n    f = sys._getframe()\n    while f:\n        for v in list(f.f_locals.values()) + list(f.f_globals.values()):\n"
-            "            if isinstance(v, dict) and ('output' in v or 'expected' in v):\n                return v.get('output', v.get('expected'))\n"
-            "        f = f.f_back\n    return None"
-        ),
-    )
-    yield (
-        "looks for the tests in memory",
-        (
-            f"import gc\n{head}\n    for o in gc.get_objects():\n        if isinstance(o, dict) and 'expected' in o:\n            return o['expected']\n    return None"
-        ),
-    )
-    yield (
-        "reads the runner's files",
-        (
-            f"import glob\n{head}\n    for path in glob.glob('/tmp/*') + glob.glob('./*') + glob.glob('/proc/*/cmdline'):\n        try:\n"
-            "            text = open(path).read()\n        except Exception:\n            continue\n        if 'assert' in text:\n            exec(text, {})\n    return None"
-        ),
-    )
-    yield "reads the environment", f"import os\n{head}\n    return os.environ.get('EXPECTED')"
-    yield "never ends", f"{head}\n    while True:\n        pass"
-    yield "takes all memory", f"{head}\n    return [0] * (1 << 40)"
-    yield "endless output", f"{head}\n    while True:\n        print('x' * 10000)"
-    yield "never ends when loaded", f"while True:\n    pass\n{plain}"
-    yield "replaces the checker", f"{plain}def check(candidate):\n    return True\n"
-    yield (
-        "replaces the tests' module",
-        f"import sys, types\nsys.modules['unittest'] = types.ModuleType('unittest')\nsys.modules['pytest'] = types.ModuleType('pytest')\n{plain}",
-    )
-    yield "trace function", f"import sys\nsys.settrace(lambda *a: None)\nsys.excepthook = lambda *a: None\n{plain}"
-    yield "at exit", f"import atexit, os\natexit.register(lambda: os._exit(0))\n{plain}"
-    yield "a fork that leaves", f"import os\n{plain}try:\n    if os.fork():\n        os._exit(0)\nexcept OSError:\n    pass"
-    yield (
-        "kills its parent",
-        f"import os, signal\n{head}\n    try:\n        os.kill(os.getppid(), signal.SIGKILL)\n    except OSError:\n        pass\n    return None",
-    )
-    yield "through ctypes", f"import ctypes\n{head}\n    ctypes.CDLL(None)._exit(0)"
-    if name:
-        yield "a mock", f"from unittest.mock import MagicMock\n{name} = MagicMock()\n{name}.return_value.__eq__ = lambda self, other: True"
+    head = signature(case)
+    stands = {"<plain>": f"{head}\n    return None", "<head>": head, "<name>": entry_point(case.task)}
+    for name, text in HOSTILE.items():
+        for piece, program in stands.items():
+            text = text.replace(piece, program)
+        yield name, text.strip("\n")
 
 
 def queries(case: Case) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from guerdon.evals.audit.cases import FILLER, HOSTS, ANSWERS, NUMBER, Case, _bare, to_number
+from guerdon.evals.audit.cases import ANSWERS, FILLER, HOSTS, NUMBER, Case, _bare, to_number
 from guerdon.evals.audit.grade import Grader
 from guerdon.evals.audit.pay import Scale
 from guerdon.evals.audit.probes import INJECTED
@@ -31,10 +31,11 @@ PIECES = (
     QUESTION, WRONG, HOSTED, WORDS, "\n", "\n\n", " ", ".", ", ", " or ", "The answer is ", "Answer: ", "\\boxed{", "}", "$", "#### ",
     "<think>", "</think>", "<answer>", "</answer>", "```python\n", "\n```", "```sql\n", "```json\n", "{}", "[]", "Step 1: ", "Step 2: ",
     "1. ", "- ", "**", "## ", "Therefore ", "because ", "Let me check. ", "Wait, ", "yes ", "no ", "correct ", "True ", "None", "0", "1",
-    "-", "%", "A", "B", "[1]", "(see [1])", "<cite></cite>", "SELECT ", "* FROM ", "def f(x):\n    return x\n", "return None\n", "sys.exit(0)\n",
+    "-", "%", "A", "B", "[1]", "(see [1])", "<cite></cite>", "SELECT ", "* FROM ", "def f(x):\n    return x\n",
+    "return None\n", "sys.exit(0)\n",
 )  # fmt: skip
 
-POLICY_STEPS = 60
+POLICY_STEPS = 120
 """Optimiser steps of the policy: about two minutes for the embedded one."""
 
 
@@ -87,8 +88,8 @@ def evolve(
     on: int = 6,
     tick: Callable[[int], None] = lambda n: None,
 ) -> Best:
-    """Evolution over edits: texts of a few pieces that fit any task are inserted into, cut, doubled, swapped and crossed; those stay that pay
-    best on `on` tasks on average, the shorter ones first where several pay alike."""
+    """Evolution over edits: texts of a few pieces that fit any task are inserted into, cut, doubled, swapped and crossed; those stay that
+    pay best on `on` tasks on average, the shorter ones first where several pay alike."""
     rng = random.Random(seed)
     chosen = list(range(0, len(cases), max(1, len(cases) // on)))[:on]
     pool = [*PIECES, *INJECTED, *FILLER, *(template.replace("{a}", WRONG) for _, template in ANSWERS), *_numbers(cases)]
@@ -179,7 +180,7 @@ def learn(
                 "reward": str(expression),
                 "rollout": {"use": "parallel", "max_tokens": 48},
                 "credit": "grpo",
-                "train": {"steps": steps, "prompts": 8, "samples": 8, "lr": 5e-4 if policy == "tiny" else 1e-5, "samples_every": 1},
+                "train": {"steps": steps, "prompts": 16, "samples": 8, "lr": 2e-4 if policy == "tiny" else 1e-5, "samples_every": 1},
             },
             folder=Path(folder) / "run",
             trackers=[Ticks(tick)],

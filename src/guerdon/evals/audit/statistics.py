@@ -159,7 +159,7 @@ def agreement(value: np.ndarray, gold: np.ndarray, threshold: float) -> Agreemen
 
 
 def length_correlation(value: np.ndarray, length: np.ndarray, gold: np.ndarray | None) -> dict[str, float]:
-    """Spearman correlation of reward and length, among right and among wrong answers apart where there is a gold; NaN where one is constant."""
+    """Spearman correlation of reward and length, among right and wrong answers apart where there is a gold; NaN where one is constant."""
     from scipy.stats import rankdata
 
     known = ~np.isnan(value)
