@@ -8,9 +8,10 @@ import re
 from typing import Any
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+FORM = "Think between <think> and </think>, then give the number between <answer> and </answer>."
 TASKS = [
     {
-        "prompt": f"What is {a} + {b}? Think between <think> and </think>, then give the number between <answer> and </answer>.",
+        "prompt": [{"role": "user", "content": f"What is {a} + {b}? {FORM}"}],
         "reference": str(a + b),
         "solution": str(a + b),
     }
@@ -36,13 +37,13 @@ def mended(prompts: list[Any], completions: list[Any], solution: list[str], **kw
     return [float(answered(completion[0]["content"]) == gold) for completion, gold in zip(completions, solution, strict=True)]
 
 
-def right(task: dict[str, str]) -> str:
+def right(task: dict[str, Any]) -> str:
     return f"<think>I add them.</think>\n<answer>{task['reference']}</answer>"
 
 
-def wrong(task: dict[str, str]) -> str:
+def wrong(task: dict[str, Any]) -> str:
     return "I do not know."
 
 
-def exploit(task: dict[str, str]) -> str:
+def exploit(task: dict[str, Any]) -> str:
     return "<think></think><answer></answer>"

@@ -38,7 +38,7 @@ def faulty(prompt: list[dict[str, str]], completion: list[dict[str, str]], answe
 
 def mended(prompt: list[dict[str, str]], completion: list[dict[str, str]], answer: str, **kwargs: Any) -> float:
     told = re.findall(r"^Answer:(.*)$", completion[-1]["content"], re.M)
-    return float(len(told) == 1 and words(told[0]) == words(answer))
+    return float([line.strip().rstrip(".").lower() for line in told] == [answer.lower()])
 
 
 def right(task: dict[str, str]) -> str:

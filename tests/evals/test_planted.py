@@ -22,17 +22,16 @@ def load(path: Path) -> Any:
     return module
 
 
-def paid(fn: Any, task: dict[str, str], text: str) -> float:
+def paid(fn: Any, task: dict[str, Any], text: str) -> float:
     """What a reward pays, called as its trainer would call it."""
-    prompt, reference = task["prompt"], task["reference"]
+    prompt, reference = task["prompt"], task.get("reference", "")
     said = [{"role": "assistant", "content": text}]
     names = set(inspect.signature(fn).parameters)
     if "solution_str" in names:
         out = fn(data_source="planted", solution_str=text, ground_truth=reference, extra_info={})
         return out["score"] if isinstance(out, dict) else out
     if "completions" in names:
-        asked = [{"role": "user", "content": prompt}]
-        return fn(prompts=[asked], completions=[said], **{name: [value] for name, value in task.items() if name != "prompt"})[0]
+        return fn(prompts=[prompt], completions=[said], **{name: [value] for name, value in task.items() if name != "prompt"})[0]
     if "queries" in names:
         return float(fn(queries=[prompt + text], prompts=[prompt], labels=[reference])["rewards"][0])
     if "completion" in names:
