@@ -52,6 +52,7 @@ from guerdon.rewards.reference import r3 as r3
 from guerdon.rewards.reference import rlpr as rlpr
 from guerdon.rewards.retrieval import ndcg as ndcg
 from guerdon.rewards.retrieval import recall as recall
+from guerdon.rewards.rubric import rubric as rubric
 from guerdon.rewards.sat import satquest as satquest
 from guerdon.rewards.self_aligned import self_aligned as self_aligned
 from guerdon.rewards.similarity import bmas as bmas

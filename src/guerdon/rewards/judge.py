@@ -62,7 +62,7 @@ class Said(Generic[T]):
 def ask(
     model: Any,
     conversations: Sequence[Sequence[Message]],
-    read: Callable[[str], T | None],
+    read: Callable[[str], T | None] | Sequence[Callable[[str], T | None]],
     *,
     votes: int = 1,
     max_tokens: int = 512,
@@ -70,9 +70,9 @@ def ask(
 ) -> list[Said[T]]:
     """What the model says in each conversation, in one call of `sample` for all: one answer at temperature 0, or several at temperature 1.
 
-    read(text) -> the value of an answer, None where it cannot be read; it is given what follows the thinking. An answer that was cut off by
-    max_tokens, or within a thought, is not read. Of several votes those that can be read count. A conversation in which a message spells a
-    special token of the model's chat template is not sent.
+    read(text) -> the value of an answer, None where it cannot be read; it is given what follows the thinking. A list: one a conversation.
+    An answer that was cut off by max_tokens, or within a thought, is not read. Of several votes those that can be read count. A
+    conversation in which a message spells a control token of a chat template is not sent.
     """
     from guerdon.backends.base import SamplingParams  # here: the room of the backends imports torch
 
@@ -89,8 +89,9 @@ def ask(
     if prefixes:
         params = SamplingParams(max_tokens=max_tokens, temperature=0.0 if votes == 1 else 1.0, seed=seed)
         groups, _ = model.sample(list(prefixes.values()), votes, params)
+        reads = read if isinstance(read, Sequence) else [read] * len(conversations)
         for i, group in zip(prefixes, groups, strict=True):
-            said[i] = _said([_read(model, c, read, max_tokens) for c in group])
+            said[i] = _said([_read(model, c, reads[i], max_tokens) for c in group])
     return [said[i] for i in range(len(conversations))]
 
 

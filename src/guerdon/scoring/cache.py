@@ -96,7 +96,8 @@ def leaf_key(leaf: Reward, context: Context) -> bytes | None:
     """What a reward's verdicts depend on besides the samples; None for a reward that is not to be cached.
 
     That is one with `pure=False`, with parameters that are no plain data, or with a service whose answers may change unseen. A service that
-    states its `version` (a trainable model's weights) enters with it, and with its `path`; `workers` changes no verdict.
+    states its `version` (a trainable model's weights) enters with it, and with its `path`; `workers` changes no verdict. A parameter called
+    `file` enters with what the file holds.
     """
     if not leaf.pure:
         return None
@@ -108,7 +109,9 @@ def leaf_key(leaf: Reward, context: Context) -> bytes | None:
         if name in ("progress", "rng") or getattr(service, "version", None) is None:
             return None
         versions.append((name, str(getattr(service, "path", "")), service.version))
-    return content((leaf.name, leaf.version, leaf.scope, leaf.grain, leaf.params, versions))
+    file = Path(str(leaf.params.get("file", "")))
+    held = file.read_bytes() if file.is_file() else b""
+    return content((leaf.name, leaf.version, leaf.scope, leaf.grain, leaf.params, versions, held))
 
 
 def sample_key(head: bytes, fields: Mapping[str, Any]) -> bytes | None:
