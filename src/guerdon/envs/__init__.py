@@ -5,10 +5,11 @@ from guerdon.envs.core import env
 from guerdon.envs.guess import guess
 from guerdon.envs.lookup import lookup
 from guerdon.envs.sat import satquest
+from guerdon.envs.sql import sql
 from guerdon.envs.tiny import named_policy, tiny_policy
 from guerdon.envs.tools import Reply, Turn, tool
 
 __all__ = [
-    "Reply", "Turn", "arithmetic", "closeness", "env", "guess", "lookup", "named_policy", "satquest", "tiny_policy", "tool",
+    "Reply", "Turn", "arithmetic", "closeness", "env", "guess", "lookup", "named_policy", "satquest", "sql", "tiny_policy", "tool",
     "verify_answer", "verify_steps",
 ]  # fmt: skip

@@ -19,8 +19,9 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from guerdon.registry import Refused
-from guerdon.rewards import judge, sql_parse, sql_run, sql_same
+from guerdon.rewards import sql_parse, sql_run, sql_same
 from guerdon.rewards.core import reward
+from guerdon.rewards.judge import GUARD, Message, ask, attack, quoted, read_json
 from guerdon.rewards.reading import extra
 from guerdon.samples import HOSTILE, Verdict
 
@@ -91,7 +92,7 @@ def _gold(database: sql_run.Database, query: str, seconds: float) -> sql_same.Go
     return (_run_gold if _CLOCK.search(query) else _kept_gold)(database, database.stamp, query, seconds)
 
 
-def _run_gold(database: sql_run.Database, stamp: tuple[int, int, int], query: str, seconds: float) -> sql_same.Gold:
+def _run_gold(database: sql_run.Database, stamp: tuple[int, int], query: str, seconds: float) -> sql_same.Gold:
     result = sql_run.run(database, query, time.monotonic() + seconds, seconds)
     if len(result.rows) > sql_run.ROWS:
         raise sql_run.Stopped(f"its result has more than {sql_run.ROWS} rows")
@@ -197,25 +198,25 @@ def sql_judge(
     the reference is no query. The rubric is ours. Source: arXiv:2503.23157.
     """
     verdicts: dict[int, Verdict] = {}
-    asked: dict[int, list[judge.Message]] = {}
+    asked: dict[int, list[Message]] = {}
     for i in range(len(text)):
         gold, query = str(reference[i]), sql_parse.query_of(text[i])
         if sql_parse.tree(gold, sql_run.dialect_of(meta[i])) is None:
             verdicts[i] = Verdict.abstain(NO_REFERENCE)
         elif query is None:
             verdicts[i] = Verdict(0.0, NO_QUERY)
-        elif why := judge.attack(model, query, sql_run.LONGEST):
+        elif why := attack(model, query, sql_run.LONGEST):
             verdicts[i] = Verdict(0.0, why)
         else:
             question = prompt[i] if isinstance(prompt[i], str) else "\n".join(str(m.get("content", "")) for m in prompt[i])
-            told = judge.quoted(question=question, correct_query=gold, query_to_grade=query)
-            asked[i] = [{"role": "system", "content": f"{RUBRIC}\n\n{judge.GUARD}"}, {"role": "user", "content": told}]
-    said = judge.ask(model, list(asked.values()), _score, votes=votes) if asked else []
+            told = quoted(question=question, correct_query=gold, query_to_grade=query)
+            asked[i] = [{"role": "system", "content": f"{RUBRIC}\n\n{GUARD}"}, {"role": "user", "content": told}]
+    said = ask(model, list(asked.values()), _score, votes=votes) if asked else []
     for i, one in zip(asked, said, strict=True):
         verdicts[i] = Verdict(sum(one.values) / len(one.values)) if one.values else one.verdict()
     return [verdicts[i] for i in range(len(text))]
 
 
 def _score(text: str) -> float | None:
-    value = judge.read_json(text, _SCORE)
+    value = read_json(text, _SCORE)
     return None if value is None else float(value["score"])

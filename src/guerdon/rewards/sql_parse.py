@@ -15,7 +15,7 @@ from typing import Any
 from guerdon.rewards.reading import extra, said
 
 _BLOCK = re.compile(r"```([^\n`]*)\n(.*?)```", re.DOTALL)
-RANK = "guerdon_rank"
+RANK, BODY = "guerdon_rank", "guerdon_body"
 """The column of a rewritten reference that tells which rows its order leaves tied."""
 
 
@@ -122,11 +122,10 @@ def order_of(query: str, dialect: str) -> Order:
     terms = [_ranked(e, root, term, wrapped) for term in order.expressions] if ordered else []
     if ordered and None in terms:
         return Order(ordered, limited)
-    wrapped = not isinstance(root, e.Select) or bool(root.args.get("distinct"))
     rank = e.alias_(
         e.Window(this=e.Anonymous(this="DENSE_RANK"), order=e.Order(expressions=terms)) if ordered else e.Literal.number(1), RANK
     )
-    body = _sqlglot().select("*", rank).from_(body.subquery("guerdon_body")) if wrapped else body.select(rank, copy=False)
+    body = _sqlglot().select("*", rank).from_(body.subquery(BODY)) if wrapped else body.select(rank, copy=False)
     sql = body.order_by(RANK).sql(dialect=dialect, unsupported_level=_sqlglot("errors").ErrorLevel.IGNORE)
     return Order(ordered, limited, sql, numbers[0], numbers[1] or 0)
 
@@ -157,7 +156,8 @@ def _ranked(e: Any, root: Any, term: Any, wrapped: bool) -> Any:
     if wrapped:
         if chosen is None or not chosen.alias_or_name:
             return None
-        term.set("this", e.column(chosen.alias_or_name, quoted=True))
+        # without its table, SQLite takes a quoted name that it does not know for a string
+        term.set("this", e.column(chosen.alias_or_name, table=BODY, quoted=True))
     elif chosen is not None:
         term.set("this", chosen.unalias().copy())
     return term

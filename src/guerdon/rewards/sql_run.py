@@ -59,15 +59,15 @@ class Database:
     """A path, or the CREATE and INSERT statements that make it in memory."""
 
     @property
-    def stamp(self) -> tuple[int, int, int]:
-        """Changes with the file, and with the process: a connection cannot be taken through a fork."""
+    def stamp(self) -> tuple[int, int]:
+        """Changes with the file."""
         if self.kind == "script":
-            return os.getpid(), 0, 0
+            return 0, 0
         try:
             found = os.stat(self.source)
         except OSError as error:
             raise Unusable(f"the database {self.source} cannot be read: {error.strerror}") from None
-        return os.getpid(), found.st_mtime_ns, found.st_size
+        return found.st_mtime_ns, found.st_size
 
 
 @dataclass(frozen=True)
@@ -146,9 +146,22 @@ def _cell(value: Any) -> Any:
     return value  # dates, times, identifiers
 
 
-@lru_cache(maxsize=16)
-def _open(database: Database, stamp: tuple[int, int, int]) -> Any:
+def _connect(database: Database, stamp: tuple[int, int]) -> Any:
     return _open_sqlite(database) if database.dialect == "sqlite" else _open_duckdb(database)
+
+
+_open = lru_cache(maxsize=16)(_connect)
+_inherited: list[Any] = []
+
+
+def _forget() -> None:
+    """In a forked process: connections of its parent are of no use there, and closing one can crash it."""
+    global _open
+    _inherited.append(_open)
+    _open = lru_cache(maxsize=16)(_connect)
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 # --- SQLite ------------------------------------------------------------------------------------------------------------------------
