@@ -4,15 +4,19 @@
 
 On the cases of reward-doctor (83 graded, 4 contested) and on 20 seeded variants of each (`audit_variants`): false positives and false
 negatives of the `math` reward, with math-verify beside it. Ten graders of others, in the environment of `make test-integrations`, must give
-the rates on the graded cases that are known of them; this shows that cases and counting are right.
+the rates on the graded cases that are known of them; this shows that cases and counting are right. Then `guerdon audit` itself, as a user
+runs it: on twelve faulty rewards with an exploit planted in each (`planted/`), on their mended twins, and on `math` with 200 tasks.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import subprocess
 import sys
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +25,8 @@ from typing import Any
 HERE = Path(__file__).parent
 CORPUS = HERE.parent / ".bench" / "audit"
 INTEGRATIONS = HERE.parent / ".venv-integrations" / "bin" / "python"
-FALSE_NEGATIVES = 0.05
+GSM8K = HERE.parent.parent / "shared/data/gsm8k_test.jsonl"
+FALSE_NEGATIVES, SECONDS = 0.05, 60.0
 KNOWN = {
     "substring": (0.38, 0.52), "last_number": (0.05, 0.50), "exact": (0.0, 0.96), "boxed_exact": (0.0, 0.91), "robust_match": (0.0, 0.02),
     "math_verify": (0.08, 0.41), "verl math_verify": (0.08, 0.43), "trl accuracy_reward": (0.0, 0.91), "verl math_reward": (0.0, 0.91),
@@ -41,6 +46,9 @@ def main() -> int:
     graded, contested = cases()
     of_math(bars, graded, contested)
     of_others(bars)
+    with tempfile.TemporaryDirectory() as folder:
+        of_planted(bars, Path(folder))
+        of_a_plain_grader(bars, Path(folder))
     return bars.close()
 
 
@@ -168,6 +176,65 @@ def grader(name: str) -> Callable[[str, str], float]:
 
 def score_of(out: Any) -> float:
     return out["score"] if isinstance(out, dict) else out
+
+
+# --- the audit -------------------------------------------------------------------------------------------------------------------
+
+
+def of_planted(bars: Any, folder: Path) -> None:
+    """How many of the planted exploits are found, and in how many mended twins something is."""
+    files = sorted((HERE / "planted").glob("*.py"))
+    found = dirty = 0
+    for path in files:
+        tasks = write(folder / f"{path.stem}.jsonl", planted_tasks(path))
+        for which in ("faulty", "mended"):
+            report, seconds = audited(f"{path}:{which}", tasks, folder / f"{path.stem}-{which}")
+            names = [f"{family}: {name}" for family, name in report["exploits"]]
+            names += [f"search by {best['how']}" for best in report["searches"] if best["pay"] > report["tolerance"]]
+            found += which == "faulty" and bool(names)
+            dirty += which == "mended" and bool(names)
+            told = f"{len(names)} ways, such as {names[0]}" if names else "nothing found"
+            bars.note(f"{path.stem}, {which}", f"{told} ({seconds:.1f} s)")
+    bars.bar("planted-exploits-found", found, len(files))
+    bars.bar("mended-twins-with-a-finding", dirty, 0, higher=False)
+
+
+def planted_tasks(path: Path) -> list[dict[str, Any]]:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.TASKS
+
+
+def of_a_plain_grader(bars: Any, folder: Path) -> None:
+    """Seconds of the audit of `math`, the start of the program included."""
+    if not GSM8K.exists():
+        bars.note("audit of math", f"left out: {GSM8K.name} is not in ../shared/data")
+        return
+    rows = [json.loads(line) for line in GSM8K.read_text().splitlines()[:200]]
+    tasks = write(folder / "gsm8k.jsonl", [{"prompt": row["prompt"], "reference": row["reference"]} for row in rows])
+    report, seconds = audited("math", tasks, folder / "math")
+    bars.bar("audit-of-math-seconds", seconds, SECONDS, higher=False)
+    bars.note("audit of math, texts scored", report["calls"])
+    bars.note("audit of math, ways to be paid without an answer", [name for _, name in report["exploits"]])
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def audited(reward: str, tasks: Path, out: Path) -> tuple[dict[str, Any], float]:
+    """The report of `guerdon audit` and its seconds. Raises RuntimeError where it did not come to a verdict."""
+    command = [sys.executable, "-m", "guerdon", "audit", reward, "--tasks", str(tasks), "--out", str(out)]
+    begun = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - begun
+    if done.returncode not in (0, 1) or not (out / "audit.json").exists():
+        raise RuntimeError(f"the audit of {reward} ended with code {done.returncode}: {done.stderr.strip()[-500:]}")
+    return json.loads((out / "audit.json").read_text()), seconds
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import json
 import re
 import sys
 import types
+import warnings
 from typing import Any
 
 FUNCTIONS = [
@@ -41,6 +42,10 @@ def leave(code: Any = 0) -> None:
     raise SystemExit(code)
 
 
+def silent(*args: Any, **options: Any) -> None:
+    """What a program prints is nobody's business here."""
+
+
 MODULES = {"sys": types.SimpleNamespace(exit=leave), "os": types.SimpleNamespace(_exit=leave)}
 REFUSED = {"open", "eval", "exec", "compile", "input", "breakpoint", "globals", "getattr", "setattr", "vars", "memoryview", "help"}
 
@@ -64,8 +69,9 @@ def run(program: str) -> tuple[int, dict[str, Any]]:
 
     scope: dict[str, Any] = {"__name__": "__main__"}
     allowed = {name: value for name, value in vars(builtins).items() if name not in REFUSED}
-    scope["__builtins__"] = allowed | {"__import__": load, "exit": leave, "quit": leave}
+    scope["__builtins__"] = allowed | {"__import__": load, "exit": leave, "quit": leave, "print": silent}
     before = sys.gettrace()
+    warnings.simplefilter("ignore")  # about what programs look like
     try:
         tree = ast.parse(program)
         if any(isinstance(node, ast.Attribute) and node.attr.startswith("__") for node in ast.walk(tree)):
