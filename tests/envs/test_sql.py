@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 
 import pytest
@@ -34,7 +35,7 @@ def test_every_reference_is_right_and_says_something(dialect):
         verdict = verifier.fn(f"```sql\n{task.reference}\n```", task.reference, task.meta)
         assert verdict.value == 1, (task.reference, verdict.reason)
         assert not verdict.evidence["sql"]["empty"]
-        both = [run(Database(dialect, "script", text), task.reference, 1e18, 5).rows for text in task.meta["schema"]]
+        both = [run(Database(dialect, "script", text), task.reference, time.monotonic() + 5, 5).rows for text in task.meta["schema"]]
         assert str(both[0]) != str(both[1])
 
 
@@ -46,7 +47,7 @@ def test_references_answer_their_questions_by_python():
             connection = connect(text)
             people, products, orders = (connection.execute(f"SELECT * FROM {t}").fetchall() for t in ("people", "products", "orders"))
             found = connection.execute(task.reference).fetchall()
-            if m := re.fullmatch(r"How many people from (.*) are there\?", question):
+            if m := re.fullmatch(r"How many people from ([\w']+) are there\?", question):
                 assert found == [(sum(row[2] == m[1] for row in people),)]
             elif m := re.fullmatch(r"What is the highest age of the people older than (\d+)\?", question):
                 assert found == [(max(row[3] for row in people if row[3] is not None and row[3] > int(m[1])),)]
