@@ -18,16 +18,19 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from guerdon.registry import Refused
+from guerdon.workers.inside.init import CALLS, PROGRAM, TESTS
 from guerdon.workers.inside.tester import CHEATED, ERROR, FAILED, INFRASTRUCTURE, LOST, MEMORY, PASSED, TIMEOUT
 from guerdon.workers.inside.wire import Forged, NotPlain, receive, send, tag
-from guerdon.workers.warm import MODES, Gone, Warm
+from guerdon.workers.warm import MODES, Ending, Gone, Warm
 
+FOREVER = 1e6  # seconds of a process that is told when to end
+TESTER_MB, JOBS = 1024, 200  # memory of a process of tests, and how many jobs it judges before another takes its place
 STATUSES = (PASSED, FAILED, ERROR, TIMEOUT, MEMORY, CHEATED, INFRASTRUCTURE)
 PRINTED = 4 * 2**20
 """Bytes of output that a program may print."""
@@ -39,9 +42,9 @@ GRACE = 1.0
 class Job:
     """A program and its tests. A test is one of
 
-        {"input": [arguments], "output": value}    a call of `entry_point`; tuples equal lists, since a JSON file knows no tuples
-        {"stdin": text, "stdout": text}            the whole program; blanks at the ends of lines and of the output do not count
-        {"code": text}                             Python that raises AssertionError; names that nobody binds are the program's
+    {"input": [arguments], "output": value}    a call of `entry_point`; tuples equal lists, since a JSON file knows no tuples
+    {"stdin": text, "stdout": text}            the whole program; blanks at the ends of lines and of the output do not count
+    {"code": text}                             Python that raises AssertionError; names that nobody binds are the program's
     """
 
     program: str
@@ -60,7 +63,9 @@ class Job:
             keys = set(test)
             known = {"input", "output"} <= keys or {"stdin", "stdout"} <= keys or "code" in keys
             if not known:
-                raise Refused(f"Test {k} has the fields {sorted(keys)}; a test has `input` and `output`, or `stdin` and `stdout`, or `code`.")
+                raise Refused(
+                    f"Test {k} has the fields {sorted(keys)}; a test has `input` and `output`, or `stdin` and `stdout`, or `code`."
+                )
             if "input" in keys and not (isinstance(test["input"], (list, tuple)) and self.entry_point):
                 raise Refused(f"Test {k}: `input` is the list of arguments of the function that `entry_point` names.")
             texts = [test[key] for key in ("stdin", "stdout", "code") if key in keys]
@@ -81,32 +86,65 @@ class Tested:
         return self.status == PASSED
 
 
+class _Tester:
+    """A worker for tests and the process on it that judges one job after the other, for as long as it stays as it was when it began."""
+
+    def __init__(self, mode: str) -> None:
+        self.worker, self.socket, self.jobs = Warm(mode), None, 0
+
+    def open(self) -> socket.socket:
+        """The way to a process that is ready for a job."""
+        if self.socket is None:
+            self.socket, theirs = socket.socketpair()
+            with theirs:
+                self.worker.start(TESTS, [theirs.fileno()], FOREVER, TESTER_MB)
+            self.jobs = 0
+        self.jobs += 1
+        return self.socket
+
+    def retire(self) -> Ending:
+        """The next job gets a new process. How this one ended."""
+        ending = self.worker.finish()
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+        return ending
+
+    def close(self) -> None:
+        if self.socket is not None:
+            self.socket.close()
+        self.worker.close()
+
+
 @dataclass
 class _Pair:
     """A worker for programs and one for tests, started when first needed."""
 
     mode: str
     candidate: Warm | None = None
-    tests: Warm | None = None
+    tester: _Tester | None = None
 
-    def both(self) -> tuple[Warm, Warm]:
+    def program(self) -> Warm:
         self.candidate = self.candidate or Warm(self.mode)
-        self.tests = self.tests or Warm(self.mode)
-        return self.candidate, self.tests
+        return self.candidate
+
+    def tests(self) -> _Tester:
+        self.tester = self.tester or _Tester(self.mode)
+        return self.tester
 
     def close(self) -> None:
-        for worker in (self.candidate, self.tests):
+        for worker in (self.candidate, self.tester):
             if worker is not None:
                 worker.close()
-        self.candidate = self.tests = None
+        self.candidate = self.tester = None
 
 
 @dataclass
 class _Run:
     """One process of a program, and what its tests came to."""
 
-    verdicts: list[dict[str, Any]] = field(default_factory=list)
-    ending: dict[str, Any] = field(default_factory=dict)
+    ending: Ending
+    verdicts: list[dict[str, Any]]
 
 
 class Sandbox:
@@ -219,7 +257,7 @@ class _Judge:
                 self.found[k] = self._tried(lambda test=test: self._program(test["stdin"], test["stdout"]))
         return [self.found[k] for k in range(len(self.job.tests))]
 
-    def _tried(self, run: Any) -> Any:
+    def _tried(self, run: Callable[[], Any]) -> Any:
         """What it returns; a worker that was killed from outside is replaced once, and then it is infrastructure."""
         for last in (False, True):
             try:
@@ -259,7 +297,7 @@ class _Judge:
     def _sent(test: Mapping[str, Any]) -> dict[str, Any]:
         return {"code": test["code"]} if "code" in test else {"input": tag(list(test["input"])), "output": tag(test["output"])}
 
-    def _told(self, verdict: dict[str, Any], ending: dict[str, Any]) -> Tested:
+    def _told(self, verdict: dict[str, Any], ending: Ending) -> Tested:
         status, reason = verdict["status"], verdict["reason"]
         if status == LOST:
             status, reason = ended(ending, self.job.seconds)
@@ -270,49 +308,52 @@ class _Judge:
         return Tested(status, reason, verdict["seconds"])
 
     def _one_run(self, tests: list[dict[str, Any]], first: int) -> _Run:
-        """One process for the program and one for the tests from `first` on, joined by a channel that is theirs alone."""
-        job, run = self.job, _Run()
+        """One process for the program, judged by the process of the tests from `first` on; they are joined by a channel of this run's own."""
+        job, verdicts, clean = self.job, [], None
         seconds = min(max(0.1, self.until - time.monotonic()), job.seconds * (len(tests) - first)) + GRACE
-        candidate, tester = self.pair.both()
-        (near, far), (mine, theirs) = socket.socketpair(), socket.socketpair()
-        with near, far, mine, theirs:
-            candidate.start("calls", [far], [3], seconds, job.memory_mb)
-            tester.start("tests", [near, theirs], [3, 4], seconds, job.memory_mb)
-            for end in (far, near, theirs):
-                end.close()
-            mine.settimeout(seconds + GRACE)
-            told = {"program": job.program, "entry_point": job.entry_point, "setup": job.setup, "tests": tests, "first": first}
+        worker, tester = self.pair.program(), self.pair.tests()
+        told = {"program": job.program, "entry_point": job.entry_point, "setup": job.setup, "tests": tests, "first": first}
+        near, far = socket.socketpair()
+        with near, far:
+            worker.start(CALLS, [far.fileno()], seconds, job.memory_mb)
+            results = tester.open()
+            results.settimeout(seconds + GRACE)
             try:
-                send(mine, {**told, "seconds": job.seconds})
-                while len(run.verdicts) < len(tests) - first and (verdict := receive(mine)) is not None:
-                    run.verdicts.append(verdict)
+                send(results, {**told, "seconds": job.seconds}, [near.fileno()])
+                near.close()
+                far.close()
+                while clean is None and (message := receive(results)) is not None:
+                    clean = message.get("clean")
+                    verdicts += [message] if clean is None else []
             except (OSError, Forged):
-                pass  # the side of the tests has died, or was late: what it has not told is settled below
+                pass  # the process of the tests has died, or is late: what it has not told is settled below
             except NotPlain as error:
-                run.verdicts.append({"test": first, "status": ERROR, "reason": f"the job is {error}", "seconds": 0.0, "all": True})
-        run.ending = candidate.finish()
-        of_tests = tester.finish()
-        last = run.verdicts[-1] if run.verdicts else None
-        if last is None or not (last["all"] or last["status"] in (LOST, TIMEOUT, CHEATED) or last["test"] == len(tests) - 1):
-            status, reason = ended(of_tests, job.seconds)
-            k = first if last is None else last["test"] + 1
-            status, reason = (ERROR, "the tests ended early") if status == PASSED else (status, f"the tests: {reason}")
-            run.verdicts.append({"test": k, "status": status, "reason": reason, "seconds": 0.0, "all": False})
-        return run
+                verdicts.append({"test": first, "status": ERROR, "reason": f"the job is {error}", "seconds": 0.0, "all": True})
+                clean = False
+        ending = worker.finish()
+        if not clean or tester.jobs >= JOBS:
+            of_tests = tester.retire()
+            k = verdicts[-1]["test"] + 1 if verdicts else first
+            if clean is None and k < len(tests):
+                status, reason = ended(of_tests, job.seconds)
+                if of_tests.stopped:  # its clock rang while it was out of Python's reach
+                    status, reason = TIMEOUT, "the tests do not come to an end"
+                verdicts.append({"test": k, "status": status, "reason": reason or "the tests ended early", "seconds": 0.0, "all": False})
+        return _Run(ending, verdicts)
 
     def _program(self, stdin: str, stdout: str) -> Tested:
         """The whole program on one input."""
         job, begun = self.job, time.monotonic()
         if begun >= self.until:
             return Tested(TIMEOUT, f"past the deadline of {job.total:g} s for all tests")
-        worker = self.pair.both()[0]
+        worker = self.pair.program()
         seconds = min(job.seconds, self.until - begun)
         (mine, theirs), (out, into), given = socket.socketpair(), os.pipe(), os.memfd_create("stdin")
         with mine, theirs, open(out, "rb", buffering=0) as pipe:
             with open(given, "r+b") as file:
                 file.write(stdin.encode("utf-8", "surrogatepass"))
                 file.seek(0)
-                worker.start("program", [theirs, file.fileno(), into], [3, 0, 1], seconds, job.memory_mb)
+                worker.start(PROGRAM, [theirs.fileno(), file.fileno(), into], seconds, job.memory_mb)
             os.close(into)
             theirs.close()
             mine.settimeout(seconds + GRACE)
@@ -324,7 +365,7 @@ class _Judge:
             except OSError:
                 pass  # it has ended already
             printed, whole = _printed(pipe, time.monotonic() + seconds)
-            ending = worker.finish(stop=not whole)
+            ending = worker.finish(max(0.1, begun + seconds - time.monotonic()) if whole else 0.0)
             mine.settimeout(0.0)
             try:
                 raised = receive(mine) or {}
@@ -333,7 +374,7 @@ class _Judge:
         took = time.monotonic() - begun
         if len(printed) > PRINTED:
             return Tested(ERROR, f"printed more than {PRINTED >> 20} MB", took)
-        if ending["late"] or (ending["stopped"] and not whole):
+        if ending.late or ending.stopped:
             return Tested(TIMEOUT, f"past its deadline of {job.seconds:g} s", took)
         status, reason = ended(ending, job.seconds)
         if status != PASSED:
@@ -366,15 +407,14 @@ def _lines(text: str) -> list[str]:
     return "\n".join(line.rstrip() for line in text.splitlines()).rstrip("\n").split("\n")
 
 
-def ended(ending: Mapping[str, Any], seconds: float) -> tuple[str, str]:
+def ended(ending: Ending, seconds: float) -> tuple[str, str]:
     """The status of a process that ended so, and why; `passed` where it ended in peace."""
-    code = ending["code"]
-    if ending["late"]:
+    if ending.late:
         return TIMEOUT, f"past its deadline of {seconds:g} s"
-    if code == -signal.SIGSYS:
+    if ending.code == -signal.SIGSYS:
         return CHEATED, "called what no program of this kind needs (seccomp killed it)"
-    if code == -signal.SIGXCPU:
+    if ending.code == -signal.SIGXCPU:
         return TIMEOUT, "out of processor time"
-    if code < 0:
-        return ERROR, f"was killed by {signal.Signals(-code).name}"
-    return (ERROR, f"exit code {code}") if code else (PASSED, "")
+    if ending.code < 0:
+        return ERROR, f"was killed by {signal.Signals(-ending.code).name}"
+    return (ERROR, f"exit code {ending.code}") if ending.code else (PASSED, "")

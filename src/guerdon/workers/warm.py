@@ -15,8 +15,9 @@ import time
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from guerdon.workers.inside.init import CANNOT_FORK, ORDER, REPORT, STOP
 from guerdon.workers.inside.kernel import NOBODY
 
 SOURCE = str(Path(__file__).parent)
@@ -30,6 +31,17 @@ LOCALE = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}  # sets have the same orde
 
 class Gone(Exception):
     """The worker cannot be started, ended, or does not answer: nobody's program is to blame. A sentence."""
+
+
+class Ending(NamedTuple):
+    """Of a run's process."""
+
+    code: int
+    """Its exit code; negative: the signal that ended it."""
+    late: bool
+    stopped: bool
+    cpu: float
+    memory_mb: float
 
 
 class Warm:
@@ -82,29 +94,29 @@ class Warm:
         }  # fmt: skip
         mapped = self.mode == "namespaces" and privileged and may_map_nobody()
         setup["privileged"] = mapped or (self.mode == "none" and privileged)
-        self._send(setup, [])
+        self._send(json.dumps(setup).encode(), [])
         if self.mode == "namespaces":
             self._expect("unshared")
             if mapped:
                 for name in ("uid_map", "gid_map"):
                     Path(f"/proc/{self.process.pid}/{name}").write_text(f"0 0 1\n{NOBODY} {NOBODY} 1\n")
-            self._send({"mapped": mapped}, [])
+            self._send(json.dumps({"mapped": mapped}).encode(), [])
         return self._expect("ready")
 
     def _expect(self, name: str) -> Any:
-        message = self._receive(PATIENCE)
+        message = json.loads(self._receive(PATIENCE))
         if name not in message:
             raise Gone(str(message.get("failed", "the worker speaks out of turn")))
         return message[name]
 
-    def _send(self, message: dict[str, Any], fds: Sequence[int]) -> None:
+    def _send(self, message: bytes, fds: Sequence[int]) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
         try:
-            self.control.sendmsg([json.dumps(message).encode()], rights)
+            self.control.sendmsg([message], rights)
         except OSError as error:
             raise Gone(f"the worker has ended: {error}") from None
 
-    def _receive(self, seconds: float) -> dict[str, Any]:
+    def _receive(self, seconds: float) -> bytes:
         self.control.settimeout(max(0.01, seconds))
         try:
             data = self.control.recv(65536)
@@ -114,23 +126,21 @@ class Warm:
             raise Gone(f"the worker has ended: {error}") from None
         if not data:
             raise Gone("the worker has ended" + ("" if self.runs else ", before it was ready"))
-        return json.loads(data)
+        return data
 
-    def start(self, kind: str, fds: Sequence[socket.socket | int], places: Sequence[int], seconds: float, memory_mb: int) -> None:
-        """Begin a run whose process has these descriptors at these places. Each run has channels of its own."""
+    def start(self, kind: int, fds: Sequence[int], seconds: float, memory_mb: int) -> None:
+        """Begin a run whose process gets these descriptors, at the places `PLACES[kind]`. Each run has channels of its own."""
         self.runs += 1
-        order = {"run": self.runs, "kind": kind, "places": list(places), "seconds": seconds, "memory_mb": memory_mb}
-        self.until = time.monotonic() + seconds
-        self._send(order, [fd if isinstance(fd, int) else fd.fileno() for fd in fds])
+        self._send(ORDER.pack(kind, self.runs, seconds, memory_mb), fds)
 
-    def finish(self, stop: bool = True) -> dict[str, Any]:
-        """How the run ended, once nothing of it is left: `code` of its process (negative: a signal), `late`, `cpu` seconds, `memory_mb`."""
-        if stop:
-            self._send({"stop": self.runs}, [])
-        report = self._receive(PATIENCE + (0.0 if stop else self.until - time.monotonic()))
-        if "refused" in report:
-            raise Gone(f"the worker cannot fork: {report['refused']}")
-        return report
+    def finish(self, seconds: float = 0.0) -> Ending:
+        """How the run ended, once nothing of it is left. It has these seconds left to end by itself; with none it is stopped."""
+        if seconds <= 0:
+            self._send(ORDER.pack(STOP, self.runs, 0.0, 0), [])
+        code, late, stopped, cpu, memory = REPORT.unpack(self._receive(PATIENCE + seconds))[1:]
+        if code == CANNOT_FORK:
+            raise Gone("the worker cannot fork")
+        return Ending(code, bool(late), bool(stopped), cpu, memory)
 
     def close(self) -> None:
         """End the worker and whatever runs on it."""
@@ -157,7 +167,9 @@ def may_map_nobody() -> bool:
 
 def packages() -> list[str]:
     """Where installed packages lie, numpy among them."""
-    return [path for path in dict.fromkeys([*map(sysconfig.get_path, ("purelib", "platlib")), *site.getsitepackages()]) if os.path.isdir(path)]
+    return [
+        path for path in dict.fromkeys([*map(sysconfig.get_path, ("purelib", "platlib")), *site.getsitepackages()]) if os.path.isdir(path)
+    ]
 
 
 def readable() -> list[str]:

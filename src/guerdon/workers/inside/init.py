@@ -7,7 +7,6 @@ a run's own process reads that, from a channel of its own.
 from __future__ import annotations
 
 import array
-import fcntl
 import gc
 import importlib
 import json
@@ -17,6 +16,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import sys
 import time
 from typing import Any
@@ -28,6 +28,15 @@ PRELOADED = (
     "statistics dataclasses abc enum threading queue io time sys os array traceback"
 )
 CONTROL, RULES, ASIDE = 63, 62, 30  # descriptors: the controller's socket, Landlock's rules, and from where on a run's wait for their place
+ORDER = struct.Struct("!BIdI")
+"""From the controller: what to do, the number of the run, its seconds, its memory in MB."""
+STOP, CALLS, PROGRAM, TESTS = range(4)
+PLACES = {CALLS: (3,), PROGRAM: (3, 0, 1), TESTS: (3,)}
+"""The descriptors that come with an order, and their places in the run."""
+REPORT = struct.Struct("!IiBBdd")
+"""To the controller: the number of the run, how its process ended (negative: the signal), late, stopped, processor seconds, memory in MB."""
+CANNOT_FORK = 1 << 16
+RIGHTS = socket.CMSG_SPACE(4 * 4)
 
 
 def main(descriptor: int) -> None:
@@ -113,66 +122,53 @@ class Worker:
 
     def serve(self) -> bool:
         """One run. False once the controller has gone."""
-        order, fds = self._receive()
-        if order is None:
+        data, ancillary, _, _ = self.control.recvmsg(ORDER.size, RIGHTS)
+        if not data:
             return False
-        if "stop" in order:  # of a run that had ended already
+        kind, run, seconds, memory_mb = ORDER.unpack(data)
+        if kind == STOP:  # of a run that had ended already
             return True
-        try:
-            child = os.fork()
-        except OSError as error:
-            report: dict[str, Any] = {"refused": str(error)}
-        else:
-            if not child:
-                self._run(order, fds)
-            for fd in fds:
-                os.close(fd)
-            fds = []
-            report = self._wait(child, order)
-        for fd in fds:
-            os.close(fd)
-        self.control.send(json.dumps({**report, "run": order["run"]}).encode())
-        return True
-
-    def _receive(self) -> tuple[dict[str, Any] | None, list[int]]:
-        data, ancillary, _, _ = self.control.recvmsg(4096, socket.CMSG_SPACE(4 * 4))
         fds = array.array("i")
         for _, _, some in ancillary:
             fds.frombytes(some)
-        return (json.loads(data) if data else None), list(fds)
+        try:
+            child = os.fork()
+        except OSError:
+            child = -1
+        if child == 0:
+            self._run(kind, fds.tolist(), seconds, memory_mb)
+        for fd in fds:
+            os.close(fd)
+        report = (CANNOT_FORK, False, False, 0.0, 0.0) if child < 0 else self._wait(child, run, seconds)
+        self.control.send(REPORT.pack(run, *report))
+        return True
 
-    def _wait(self, child: int, order: dict[str, Any]) -> dict[str, Any]:
-        """Kill it when it is late or no longer wanted, then all that it left; how it ended, and that it was late."""
-        begun, late, stopped = time.monotonic(), False, False
+    def _wait(self, child: int, run: int, seconds: float) -> tuple[int, bool, bool, float, float]:
+        """Kill it when it is late or no longer wanted, then all that it left; the rest of its report."""
+        until, late, stopped = time.monotonic() + seconds, True, False
         watched = os.pidfd_open(child)
         poll = select.poll()
         poll.register(watched, select.POLLIN)
         poll.register(CONTROL, select.POLLIN)
-        while True:
-            left = order["seconds"] - (time.monotonic() - begun)
-            ready = {fd for fd, _ in poll.poll(max(0.0, left) * 1000 + 1)}
+        while (left := until - time.monotonic()) > 0:
+            ready = [fd for fd, _ in poll.poll(left * 1000 + 1)]
             if watched in ready:
+                late = False
                 break
-            if CONTROL in ready:
-                message, _ = self._receive()
-                if message is None:
+            if ready:
+                data = self.control.recv(ORDER.size)
+                if not data:
                     os._exit(0)
-                if message.get("stop") != order["run"]:
-                    continue
-                stopped = True
-            elif left > 0:
-                continue
-            late = not stopped
+                if ORDER.unpack(data)[:2] == (STOP, run):
+                    late, stopped = False, True
+                    break
+        if late or stopped:
             os.kill(child, signal.SIGKILL)
-            break
         os.close(watched)
         _, status, usage = os.wait4(child, 0)
         self._reap()
         self._clean()
-        return {
-            "late": late, "stopped": stopped, "code": os.waitstatus_to_exitcode(status),
-            "cpu": usage.ru_utime + usage.ru_stime, "memory_mb": usage.ru_maxrss / 1024,
-        }  # fmt: skip
+        return os.waitstatus_to_exitcode(status), late, stopped, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
     def _reap(self) -> None:
         """No process of the run is left after this. Outside a pid namespace there can be none, since a run may not fork."""
@@ -205,21 +201,22 @@ class Worker:
             self.rules = self._landlock()
         self.clean = self._scratch_state()
 
-    def _run(self, order: dict[str, Any], fds: list[int]) -> None:
+    def _run(self, kind: int, fds: list[int], seconds: float, memory_mb: int) -> None:
         """In the run's own process: the walls, then the program or the tests. It never returns."""
         code = 111
         try:
-            aside = [fcntl.fcntl(fd, fcntl.F_DUPFD, ASIDE) for fd in fds]
-            for place, fd in zip(order["places"], aside, strict=True):
-                os.dup2(fd, place)
-            os.closerange(5, RULES)
+            for fd, aside in zip(fds, range(ASIDE, RULES), strict=False):
+                os.dup2(fd, aside)
+            for place, aside in zip(PLACES[kind], range(ASIDE, RULES), strict=False):
+                os.dup2(aside, place)
+            os.closerange(4, RULES)
             os.close(CONTROL)
-            os.setsid()
-            kernel.limits_of_run(order["seconds"], order["memory_mb"])
+            kernel.limits_of_run(seconds, memory_mb)
             if self.setup["privileged"]:
-                kernel.nobody()
-            kernel.drop_capabilities()
-            kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+                kernel.nobody()  # which leaves it without capabilities, and closed to tracing
+            else:
+                kernel.drop_capabilities()
+                kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
             os.chdir(self.scratch)
             if self.rules is not None:
                 kernel.landlock_enter(RULES)
@@ -227,12 +224,12 @@ class Worker:
             if self.filter.code:
                 self.filter.install()
             channel = socket.socket(fileno=3)
-            if order["kind"] == "calls":
+            if kind == CALLS:
                 candidate.serve(channel)
-            elif order["kind"] == "program":
+            elif kind == PROGRAM:
                 candidate.whole(channel)
             else:
-                tester.test(channel, socket.socket(fileno=4))
+                tester.serve(channel)
             code = 0
         finally:
             os._exit(code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import os
+import random
 import signal
 import socket
 import time
@@ -17,6 +18,8 @@ PASSED, FAILED, ERROR, TIMEOUT, MEMORY, CHEATED, INFRASTRUCTURE = (
 )  # fmt: skip
 LOST = "lost"
 """The candidate's process ended while a call waited: whoever reaps it knows why."""
+LARGE = 1 << 20
+"""Bytes that a process of tests takes from one program without being replaced."""
 _MUTABLE = (list, dict, set, bytearray)
 
 
@@ -33,6 +36,7 @@ class Link:
         self.ended = False  # nothing more can be asked
         self.broken = False  # the program did not even load: what this test came to, all others come to
         self.loaded = False
+        self.received = 0
 
     def settle(self, status: str, reason: str, ended: bool = False) -> Over:
         self.verdict = self.verdict or (status, reason)
@@ -77,6 +81,7 @@ class Link:
 
     def _reply(self) -> dict[str, Any]:
         reply = receive(self.channel)
+        self.received += len(str(reply))
         if reply is None:
             raise self.settle(LOST, "", True)
         return reply
@@ -189,6 +194,21 @@ def unbound(tree: ast.AST, known: dict[str, Any]) -> set[str]:
     return read - bound
 
 
+_REACHING = {"exec", "eval", "compile", "open", "setattr", "delattr", "globals", "vars", "input", "print", "__import__", "getattr", "type"}
+
+
+def harmless(tree: ast.AST) -> bool:
+    """Whether code leaves the process that runs it as it was: no imports, nothing set on an object, nothing that runs other code."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom, ast.Global, ast.ClassDef)):
+            return False
+        if isinstance(node, ast.Attribute) and (not isinstance(node.ctx, ast.Load) or node.attr.startswith("_")):
+            return False
+        if isinstance(node, ast.Name) and (node.id in _REACHING or node.id.startswith("__")):
+            return False
+    return True
+
+
 class Tests:
     """The tests of a job, against one candidate."""
 
@@ -196,6 +216,7 @@ class Tests:
         self.job, self.link = job, link
         self.entry = job["entry_point"]
         self.names: dict[str, Any] = {"__name__": "tests"}
+        self.clean = not job["setup"]
 
     def begin(self) -> str:
         """Runs the trusted setup. What is wrong with it, or ""."""
@@ -237,6 +258,7 @@ class Tests:
             tree = ast.parse(code)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             return INFRASTRUCTURE, f"the test is no Python: {said(error)}"
+        self.clean = self.clean and harmless(tree)
         names = dict(self.names)
         for name in unbound(tree, names):
             names[name] = Proxy(self.link, name)
@@ -249,35 +271,40 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def test(channel: socket.socket, results: socket.socket) -> None:
-    """Run the tests of the job that `results` brings, and tell a verdict on each as soon as it is there."""
-    job = receive(results)
-    if job is None:
-        return
+def serve(control: socket.socket) -> None:
+    """Judge one job after the other: a verdict on each test as soon as it is there, and at the end whether this process may go on."""
+    fds: list[int] = []
+    while (job := receive(control, fds)) is not None:
+        with socket.socket(fileno=fds.pop()) as channel:
+            clean = judge(job, channel, control)
+        send(control, {"clean": clean})
+
+
+def judge(job: dict[str, Any], channel: socket.socket, results: socket.socket) -> bool:
+    """False where this process may no longer be as it was: code that can change it has run, or something went on that it did not expect."""
     link = Link(channel)
     tests = Tests(job, link)
     signal.signal(signal.SIGALRM, tests.late)
+    random.seed(0)
     wrong = tests.begin()
-    if wrong:
-        for k in range(job["first"], len(job["tests"])):
-            send(results, {"test": k, "status": INFRASTRUCTURE, "reason": wrong, "seconds": 0.0, "all": False})
-        return
     try:
         link.begin(job["program"])
     except Over:
-        pass
+        wrong = wrong or ""
     for k in range(job["first"], len(job["tests"])):
         begun = time.monotonic()
         try:
-            status, reason = tests.run(job["tests"][k], job["seconds"])
+            status, reason = (INFRASTRUCTURE, wrong) if wrong else tests.run(job["tests"][k], job["seconds"])
         except Over:  # the alarm rang on the way out
             status, reason = TIMEOUT, ""
         if k == len(job["tests"]) - 1 and status == PASSED and more(channel):
             status, reason = CHEATED, "bytes on its channel that answer nothing"
-        alike = link.broken and status != PASSED
+        alike = (link.broken and status != PASSED) or bool(wrong)
         send(results, {"test": k, "status": status, "reason": reason, "seconds": time.monotonic() - begun, "all": alike})
+        tests.clean = tests.clean and status in (PASSED, FAILED, ERROR, LOST, INFRASTRUCTURE)
         if link.ended or alike:
-            return
+            break
+    return tests.clean and link.received < LARGE
 
 
 def more(channel: socket.socket) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 MOST = 16 * 2**20
@@ -100,18 +100,28 @@ def untag(x: Any, depth: int = 0) -> Any:
         raise Forged(str(error)[:100]) from None
 
 
-def send(channel: socket.socket, message: Any) -> None:
-    """Raises NotPlain for a message of more than `MOST` bytes, and OSError where nobody reads any more."""
-    data = json.dumps(message, separators=(",", ":")).encode()
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+def send(channel: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+    """Raises NotPlain for a message of more than `MOST` bytes, and OSError where nobody reads any more. `fds` go with it."""
+    data = _encode(message).encode()
     if len(data) > MOST:
         raise NotPlain(f"a value of more than {MOST >> 20} MB")
-    channel.sendall(_HEAD.pack(len(data)) + data)
+    data = _HEAD.pack(len(data)) + data
+    if fds:
+        data = data[socket.send_fds(channel, [data], fds) :]
+    channel.sendall(data)
 
 
-def receive(channel: socket.socket) -> Any:
-    """The next message, or None where the other side has closed. Raises Forged for what is none."""
-    head = _exactly(channel, 4)
-    if head is None:
+def receive(channel: socket.socket, fds: list[int] | None = None) -> dict[str, Any] | None:
+    """The next message, or None where the other side has closed. Raises Forged for what is none. `fds`: gets descriptors that come along."""
+    if fds is None:
+        head = _exactly(channel, _HEAD.size)
+    else:
+        head, got, _, _ = socket.recv_fds(channel, _HEAD.size, 4)
+        fds += got
+    if not head:
         return None
     size = _HEAD.unpack(head)[0]
     if size > MOST:
@@ -129,11 +139,14 @@ def receive(channel: socket.socket) -> Any:
 
 
 def _exactly(channel: socket.socket, n: int) -> bytes | None:
+    some = channel.recv(n)
+    if len(some) == n:
+        return some
     parts, left = [], n
-    while left:
-        some = channel.recv(min(left, 1 << 20))
-        if not some:
-            return None
+    while some:
         parts.append(some)
         left -= len(some)
-    return b"".join(parts)
+        if not left:
+            return b"".join(parts)
+        some = channel.recv(min(left, 1 << 20))
+    return None
