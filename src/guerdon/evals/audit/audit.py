@@ -164,7 +164,11 @@ def audit(
     Raises Refused for what cannot be read and for a service that is missing, Broke for a reward without a verdict on any plain answer.
     """
     began = time.perf_counter()
+    if not tasks:
+        raise Refused("An audit needs one task or more.")
     loaded = _loaded(reward)
+    if policy is not None:
+        search.openable(policy)
     cases = cases_of(tasks, limit, seed)
     _referenced(loaded, cases)
     with Engine(context_of(loaded, context or Context(rng=np.random.default_rng(seed))), workers=workers) as engine:
@@ -209,7 +213,7 @@ def audit(
             if budget < 25:
                 untested.append(f"the search ran {budget} generations instead of 25, since a call takes {seconds:.2f} s")
         if policy is not None:
-            found.append(search.learn(expression, cases, scale, policy, gold=truth, steps=steps, seed=seed, tick=ticking("policy", steps)))
+            found.append(search.learn(loaded, cases, scale, policy, gold=truth, steps=steps, seed=seed, tick=ticking("policy", steps)))
         if must_not and all(math.isnan(f.pay) for f in must_not):
             untested.append("what must not pay: the reward gave no verdict on any such text")
         return Report(

@@ -19,8 +19,8 @@ from typing import Any
 from guerdon.samples import Task
 
 KINDS = ("number", "choice", "expression", "text", "code", "sql", "structured", "open")
-GIVEN = ("right", "solution", "canonical_solution")
-"""Columns that may hold a whole right answer."""
+PROGRAMS = ("canonical_solution", "solution")
+"""Columns that may hold a right program. A column `right` holds a whole right answer of any kind."""
 
 FILLER = (
     "Let us look at what is given first.",
@@ -65,7 +65,7 @@ ANSWERS: tuple[tuple[str, str], ...] = (
 """How an answer is put, best known first: the form that the reward pays best is the one that probes are put in."""
 
 NUMBER = re.compile(r"[-−]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[-−]?\d+(?:\.\d+)?|[-−]?\d+/\d+")
-OPTION = re.compile(r"(?m)(?:^|\s|\()([A-J])[).:]\s*(\S[^\n]*)")
+OPTION = re.compile(r"(?m)(?:^|(?<=\s))\(?([A-J])[).:]\s*(\S[^\n]*?)(?=\s+\(?[A-J][).:]\s|\s*$)")
 
 
 def hosts(kind: str) -> tuple[tuple[str, str], ...]:
@@ -297,16 +297,30 @@ def as_text(reference: Any) -> str | None:
     return spelled(Fraction(str(reference))) if isinstance(reference, float) else json.dumps(reference)
 
 
+REFERENCES = ("answer", "ground_truth", "target", "label", "gold", "expected", "solution")
+"""Columns that hold the reference in other trainers' files, where there is no `reference`."""
+
+
+def referenced(task: Task) -> Task:
+    """The task with the reference of such a column; a long text is a worked solution, and no reference."""
+    if task.reference is not None:
+        return task
+    found = next((task.meta[name] for name in REFERENCES if task.meta.get(name) not in (None, "")), None)
+    if found is None or isinstance(found, bool) or (isinstance(found, str) and len(found) > 120):
+        return task
+    return Task(task.id, task.prompt, found, task.meta)
+
+
 def cases_of(tasks: Sequence[Task], limit: int = 200, seed: int = 0) -> list[Case]:
     """The cases of at most `limit` tasks, spread over the file."""
     step = max(1.0, len(tasks) / limit)
-    chosen = [tasks[int(i * step)] for i in range(min(limit, len(tasks)))]
+    chosen = [referenced(tasks[int(i * step)]) for i in range(min(limit, len(tasks)))]
     texts = [as_text(task.reference) for task in chosen]
     pool = list(dict.fromkeys(text for text in texts if text))
     out = []
     for task, text in zip(chosen, texts, strict=True):
         kind = kind_of(task)
-        given = next((str(task.meta[name]) for name in GIVEN if isinstance(task.meta.get(name), str)), None)
+        given = next((task.meta[name] for name in PROGRAMS if isinstance(task.meta.get(name), str)), None)
         right = task.meta.get("right")
         if kind == "code" and given is not None:
             text = given if f"def {entry_point(task)}" in given else str(task.prompt) + given

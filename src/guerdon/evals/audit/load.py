@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -43,6 +44,8 @@ class Loaded:
     name: str
     written_for: str
     models: dict[str, Any] = field(default_factory=dict)
+    declared: dict[str, Any] = field(default_factory=dict)
+    """The same models as the recipe declares them."""
     tasks: list[Task] | None = None
     """The tasks of a recipe."""
 
@@ -80,7 +83,8 @@ def _recipe(path: str) -> Loaded:
             source: ModelSpec = spec.models[model.of] if model.of else model
             models[name] = find("backend", source.backend).fn(source.path, **{**source.params, "trainable": False})
     tasks = [task for some in load_tasks(spec).values() for task in some]
-    return Loaded(expression, path, "guerdon", models, tasks)
+    declared = {name: model.model_dump() for name, model in spec.models.items() if name in models}
+    return Loaded(expression, path, "guerdon", models, declared, tasks)
 
 
 def _function(path: Path, name: str, timeout: float) -> Loaded:
@@ -122,6 +126,7 @@ def lift(fn: Callable[..., Any], name: str) -> tuple[Reward, str]:
     except (TypeError, ValueError):
         raise Refused(f"The parameters of {name!r} cannot be read; wrap it in a function of your own.") from None
     names = set(parameters)
+    unique = re.sub(r"\W+", "_", f"audited_{fn.__module__.removeprefix('guerdon_audited_')}_{name}")
     asynchronous = inspect.iscoroutinefunction(fn)
     for host, known, adapter in (
         ("verl", {"solution_str"}, _verl),
@@ -134,14 +139,14 @@ def lift(fn: Callable[..., Any], name: str) -> tuple[Reward, str]:
             call = adapter(fn, parameters)
             if asynchronous:
                 call = _blocking(call)
-            return reward(name=f"audited_{name}", version="audited")(call), host
+            return reward(name=unique, version="audited")(call), host
     needed = {n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     ours = {*FIELDS, *SERVICES, "group", "samples"}
     strange = [n for n in parameters if n in needed and n not in ours and n != "model" and not n.endswith("_model")]
     if strange or not needed & ours:
         which = f"its parameter {strange[0]!r} is none that a reward has" if strange else "it takes nothing of a sample"
         raise Refused(f"The signature {name}({', '.join(parameters)}) is not recognised: {which}. Rewards that are:\n  {SIGNATURES}")
-    return reward(name=f"audited_{name}")(fn), "guerdon"
+    return reward(name=unique)(fn), "guerdon"
 
 
 def _blocking(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -324,7 +329,9 @@ os._exit(0)
 def _try_import(path: Path, timeout: float) -> None:
     """Raises Refused where importing the file writes files, opens sockets, starts programs, raises, leaves or hangs."""
     try:
-        found = subprocess.run([sys.executable, "-c", _WATCH, str(path)], capture_output=True, text=True, timeout=timeout, check=False)
+        found = subprocess.run(
+            [sys.executable, "-c", _WATCH, str(path.resolve())], capture_output=True, text=True, timeout=timeout, check=False
+        )
     except subprocess.TimeoutExpired:
         raise Refused(f"{path} was still being imported after {timeout:g} s; move what it does into functions.") from None
     if found.returncode == 0:

@@ -218,8 +218,12 @@ def repetition(case: Case) -> Found:
     yield "a sentence", f"{FILLER[0]} " * 80
     yield "a line", "Therefore we are done.\n" * 100
     yield "a character", "a" * 3000
+    yield "a true step", "1 + 1 = 2\n" * 40
+    yield "true steps", "\n".join(f"{i} + 1 = {i + 1}" for i in range(40))
+    yield "checks", "Let me check this again. It holds.\n" * 40
     wrong = next(iter(case.wrong()), None)
     if wrong is not None:
+        yield "true steps, then wrong", "1 + 1 = 2\n" * 40 + case.host(wrong)
         yield "wrong, many times", "\n".join([case.host(wrong)] * 30)
         yield "wrong in many boxes", f"\\boxed{{{wrong}}} " * 40
 

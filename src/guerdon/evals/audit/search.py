@@ -18,9 +18,10 @@ import numpy as np
 
 from guerdon.evals.audit.cases import ANSWERS, FILLER, HOSTS, NUMBER, Case, _bare, to_number
 from guerdon.evals.audit.grade import Grader
+from guerdon.evals.audit.load import Loaded
 from guerdon.evals.audit.pay import Scale
 from guerdon.evals.audit.probes import INJECTED
-from guerdon.registry import Broke
+from guerdon.registry import Broke, find
 from guerdon.samples import Task
 
 Genome = tuple[str, ...]
@@ -153,15 +154,29 @@ def _edited(genome: Genome, other: Genome, pool: Sequence[str], rng: random.Rand
     return tuple(pieces[:40])
 
 
+def openable(policy: str) -> None:
+    """Raises Refused where the policy cannot be opened."""
+    import guerdon.backends  # noqa: F401  fills the registry
+
+    find("backend", "local").fn(policy, trainable=False)
+
+
 def learn(
-    expression: Any, cases: Sequence[Case], scale: Scale, policy: str, *, gold: Grader | None = None,
-    models: Mapping[str, Any] = {}, seed: int = 0, steps: int = POLICY_STEPS,
+    loaded: Loaded,
+    cases: Sequence[Case],
+    scale: Scale,
+    policy: str,
+    *,
+    gold: Grader | None = None,
+    seed: int = 0,
+    steps: int = POLICY_STEPS,
     tick: Callable[[int], None] = lambda n: None,
-) -> Best:  # fmt: skip
+) -> Best:
     """A policy trained against the reward by the normal loop (GRPO, a fixed number of steps). What it wrote at the end that pays and is not
     true: by `gold`, a reward expression, where one is given, else text that pays without stating the reference.
 
-    Raises Refused where the policy cannot be opened or cannot read the tasks, Broke where the run breaks off.
+    Raises Refused where the policy cannot read the tasks or the reward needs a model that no recipe declares, Broke where the run
+    breaks off.
     """
     import tempfile
 
@@ -175,9 +190,9 @@ def learn(
                 "name": "audit",
                 "seed": seed,
                 "threads": 1,
-                "models": {**models, "policy": {"path": policy}},
+                "models": {**loaded.declared, "policy": {"path": policy}},
                 "tasks": tasks,
-                "reward": str(expression),
+                "reward": str(loaded.expression),
                 "rollout": {"use": "parallel", "max_tokens": 48},
                 "credit": "grpo",
                 "train": {"steps": steps, "prompts": 16, "samples": 8, "lr": 2e-4 if policy == "tiny" else 1e-5, "samples_every": 1},
