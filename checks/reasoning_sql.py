@@ -28,8 +28,8 @@ from guerdon.scoring import Engine
 
 CLAIM = (
     "with the partial rewards, after 40 updates, held-out execution accuracy is above that of execution alone by 0.10 or more and the "
-    "share of queries that run by 0.15 or more; at the first update at most 10 % of its groups have equal rewards, against 60 % or more; no "
-    "wrong query scores above the median right one (every seed)"
+    "share of queries that run by 0.15 or more; at the first update at most 10 % of its groups have equal rewards, against 60 % or more; "
+    "no wrong query scores above the median right one (every seed)"
 )
 BASELINE = "execution alone (sql)"
 METHOD = "3 execution + 2 judge + valid + schema + n-gram + format; without its key term: the graded terms (judge, schema, n-gram)"
