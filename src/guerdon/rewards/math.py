@@ -29,7 +29,8 @@ DEADLINE = 2.0
 
 _NEGATED = re.compile(
     r"\b(?:not|never|neither|nor|cannot|can't|isn't|aren't|wasn't|doesn't|don't|won't|excluding|except|"
-    r"incorrect|wrong|false|rul(?:e|es|ed|ing) out|instead of|anything but|(?:other|rather|less|more|fewer|greater|larger|smaller) than)\b"
+    r"incorrect|wrong|false|rul(?:e|es|ed|ing) out|instead of|anything but|far from|nowhere near|hardly|unequal|"
+    r"(?:other|rather|less|more|fewer|greater|larger|smaller) than)\b"
     r"|\\neq?\b|≠",
     re.I,
 )
@@ -67,7 +68,7 @@ _FIGURE = re.compile(
 )
 _VERB = re.compile(
     r"=|\b(?:is|are|was|were|be|equals?|makes?|made|earns?|earned|has|have|had|gets?|got|costs?|needs?|gives?|leaves?|spends?|spent|pays?|"
-    r"total(?: of)?)\b:?"
+    r"obtains?|obtained|finds?|found|yields?|comes? to|arrives? at|total(?: of)?)\b:?"
 )
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}(?:['’][a-z]+)?[\s,.:;]+\S")
 _CHOICE = re.compile(r"\(?([A-Z])[).:]\s")
@@ -97,7 +98,7 @@ class Pending(NamedTuple):
     gold: str
 
 
-@reward(batch=True, version="1")
+@reward(batch=True, version="2")
 def math(text: Sequence[str], reference: Sequence[Any], workers: Pool, deadline: float = DEADLINE) -> list[Verdict]:
     """1 where the final answer equals the reference in value, else 0; see the module's docstring. deadline: seconds of a slow one."""
     return judge_many(zip(text, reference, strict=True), deadline, workers)
