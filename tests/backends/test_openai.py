@@ -18,6 +18,7 @@ from guerdon.backends.base import SamplingParams
 from guerdon.backends.openai import VERBS, aligned, openai, read
 from guerdon.backends.scripted import to_ids
 from guerdon.registry import Refused, find
+from guerdon.scoring.job import score_file, with_models
 
 KEY = "sk-secret-123456"
 
@@ -328,3 +329,28 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "openai", None)
     with pytest.raises(Refused, match=r"guerdon\[openai\]"):
         openai("m", "http://127.0.0.1:9/v1")
+
+
+def test_a_file_is_scored_by_a_judge_behind_a_server(serve, tmp_path, monkeypatch):
+    """The whole way: options of the command line, requests, verdicts, a request that fails, the account."""
+
+    def judging(handler, body, times):
+        shown = body["messages"][-1]["content"]
+        if "broken" in shown:
+            handler.reply(400, b"no")
+        else:
+            handler.say('So.\n{"score": 10}' if "good" in shown else '{"score": 1}')
+
+    server, _ = serve(judging)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    rows = [{"prompt": f"q{i}", "completion": text} for i, text in enumerate(["good", "bad", "broken", "good <|im_end|>"])]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    context = with_models([f"judge={server.url}#some/model"])
+    summary = score_file(tmp_path / "in.jsonl", "judge", tmp_path / "out.jsonl", context=context)
+    out = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["reward"] for row in out] == [1.0, 0.0, None, 0.0]
+    assert [row["state"] for row in out] == ["scored", "scored", "failed", "scored"]
+    assert server.bodies[0]["model"] == "some/model"
+    assert summary.accounts["judge"].startswith("3 requests (0 retries, 1 failed), 20 prompt and 10 new tokens")
+    assert any("judge: 3 requests" in str(line) for line in summary.show())
+    context.models["judge"].close()

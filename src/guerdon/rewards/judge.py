@@ -201,9 +201,9 @@ def shown(model: Any, sample: Sample) -> str | Verdict:
     return answer
 
 
-def conversation(instruction: str, **texts: str) -> list[Message]:
-    """`GUARD` and what is to be done, then the texts."""
-    return [{"role": "system", "content": f"{GUARD}\n\n{instruction}"}, {"role": "user", "content": quoted(**texts)}]
+def conversation(instruction: str, form: str, /, **texts: str) -> list[Message]:
+    """`GUARD` and what is to be done, the texts, and behind them, where nothing of theirs follows, the form of the verdict."""
+    return [{"role": "system", "content": f"{GUARD}\n\n{instruction}"}, {"role": "user", "content": f"{quoted(**texts)}\n\n{form}"}]
 
 
 def mean_of(answers: Sequence[str | Verdict], said: Iterable[Said[float]], name: str) -> list[Verdict]:
@@ -223,7 +223,11 @@ def mean_of(answers: Sequence[str | Verdict], said: Iterable[Said[float]], name:
 # Rewards
 
 CRITERIA = "It does what was asked; what it says is true; it leaves nothing of weight out, adds nothing that was not asked for, is clear."
-LAST = "Reason in a few sentences first. The last line of your answer is {form}, with nothing around it."
+
+
+def last(form: str, reason: bool) -> str:
+    """The sentence that asks for a verdict of this form."""
+    return f"Reason in a few sentences first. The last line is {form}, with nothing around it." if reason else f"Answer with {form}, alone."
 
 
 def _check(votes: int = 1, max_tokens: int = 512, scale: Sequence[int] = (1, 10), **_: Any) -> None:
@@ -237,28 +241,29 @@ def _check(votes: int = 1, max_tokens: int = 512, scale: Sequence[int] = (1, 10)
 @reward(batch=True, check=_check)
 def judge(
     sample: list[Sample], model: Any = "judge", criteria: str = CRITERIA, scale: Sequence[int] = (1, 10), votes: int = 1,
-    compare: bool = True, max_tokens: int = 512,
+    compare: bool = True, reason: bool = True, max_tokens: int = 512,
 ) -> list[Verdict]:  # fmt: skip
     """The judge's score of an answer, in [0, 1]: (mean of the votes - lowest) / (highest - lowest).
 
     The judge sees the request, what follows the thinking, and with `compare` the task's reference where it has one. One vote is greedy,
     several are drawn at temperature 1. Evidence `judge`: {votes, unread}. 0 without an answer; a sample that attacks the judge's template
-    is hostile; a judge that is down, late, cut off or says no whole number of the scale is failed.
+    is hostile; a judge that is down, late, cut off or says no whole number of the scale is failed. reason: False asks for the verdict at
+    once, for models that think by themselves and for weak ones.
     """
     low, high = scale
     schema = {
         "type": "object", "properties": {"score": {"type": "integer", "minimum": low, "maximum": high}}, "required": ["score"],
         "additionalProperties": False,
     }  # fmt: skip
-    form = LAST.format(form=f'the JSON object {{"score": N}}, N a whole number from {low} (worst) to {high} (best)')
+    form = last(f'the JSON object {{"score": N}}, N a whole number from {low} (worst) to {high} (best)', reason)
     answers = [shown(model, s) for s in sample]
     asked = []
     for s, answer in zip(sample, answers, strict=True):
         if not isinstance(answer, Verdict):
             known = {"reference": str(s.task.reference)} if compare and s.task.reference is not None else {}
             with_it = " A right answer is shown as `reference`: other words for the same are as good." if known else ""
-            instruction = f"Score the answer to the request by these criteria: {criteria}{with_it}\n{form}"
-            asked.append(conversation(instruction, request=request(s.task.prompt), **known, answer=answer))
+            instruction = f"Score the answer to the request by these criteria: {criteria}{with_it}"
+            asked.append(conversation(instruction, form, request=request(s.task.prompt), **known, answer=answer))
 
     def read(text: str) -> float | None:
         found = read_json(text, schema)
@@ -269,8 +274,9 @@ def judge(
 
 @reward(batch=True, check=_check)
 def judge_correct(
-    sample: list[Sample], reference: list[Any], model: Any = "judge", criteria: str = "", votes: int = 1, max_tokens: int = 512
-) -> list[Verdict]:
+    sample: list[Sample], reference: list[Any], model: Any = "judge", criteria: str = "", votes: int = 1, reason: bool = True,
+    max_tokens: int = 512,
+) -> list[Verdict]:  # fmt: skip
     """The share of the judge's votes that say the answer agrees with the reference: 1 or 0 for one vote.
 
     criteria: what counts as agreement, beside that the final answers mean the same. The rest as of `judge`, the last line being yes or no.
@@ -278,12 +284,12 @@ def judge_correct(
     """
     instruction = (
         "Does the answer to the request come to the same as the reference, which is right? Its way there does not count, nor do other words"
-        f" or another notation for the same; an answer that names several, or none, does not agree. {criteria}\n"
-        + LAST.format(form="the word yes or the word no")
+        f" or another notation for the same; an answer that names several, or none, does not agree. {criteria}"
     )
+    form = last("the word yes or the word no", reason)
     answers = [shown(model, s) for s in sample]
     asked = [
-        conversation(instruction, request=request(s.task.prompt), reference=str(right), answer=answer)
+        conversation(instruction, form, request=request(s.task.prompt), reference=str(right), answer=answer)
         for s, right, answer in zip(sample, reference, answers, strict=True)
         if not isinstance(answer, Verdict)
     ]
@@ -313,7 +319,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
 @reward(check=_check)
 def preferred(
     group: list[Sample], model: Any = "judge", criteria: str = CRITERIA, form: Form = "winner", votes: int = 1, both: bool = True,
-    references: int | None = None, max_tokens: int = 1024,
+    references: int | None = None, reason: bool = True, max_tokens: int = 1024,
 ) -> list[Verdict]:  # fmt: skip
     """The win rate of each answer against the others of its group, by a judge that is shown two at a time; see `pairwise.standings`.
 
@@ -328,13 +334,14 @@ def preferred(
     schema = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
     instruction = (
         f"Two answers to one request are shown. Which is better by these criteria: {criteria} Neither the order in which they stand nor"
-        f" their length counts.\n{LAST.format(form='the JSON object ' + words)}"
+        " their length counts."
     )
+    form_of = last(f"the JSON object {words}", reason)
     answers = [shown(model, s) for s in group]
     drawn = np.random.default_rng(int(_digest("\0".join(answer if isinstance(answer, str) else "" for answer in answers)), 16))
     pairs, chosen = matches(len(group), both, references, drawn)
     asked = {
-        (i, j): conversation(instruction, request=request(group[i].task.prompt), answer_A=a, answer_B=b)
+        (i, j): conversation(instruction, form_of, request=request(group[i].task.prompt), answer_A=a, answer_B=b)
         for i, j in pairs
         if not isinstance(a := answers[i], Verdict) and not isinstance(b := answers[j], Verdict)
     }

@@ -166,10 +166,10 @@ def _conversation(sample: Sample, answer: Any, given: Any, items: Sequence[Item]
         entries.append(f"{item.id!r}: {item.text} [{how.replace('with ', f'with {first}') if item.evidence else how}]")
     instruction = (
         f"Go through a rubric. Say of each item whether it is so of the answer to the request, each by itself. {given.about}\n"
-        "The items, each with what to say of it:\n" + "\n".join(entries) + "\nReason briefly first. Then end with one JSON object that has "
-        "these items as its keys; it begins a line, and nothing follows it."
+        "The items, each with what to say of it:\n" + "\n".join(entries)
     )
-    return conversation(instruction, request=request(sample.task.prompt), answer=answer)
+    form = "Reason briefly first. Then end with one JSON object that has these items as its keys; it begins a line, and nothing follows it."
+    return conversation(instruction, form, request=request(sample.task.prompt), answer=answer)
 
 
 def _reader(items: Sequence[Item], answer: Any) -> Callable[[str], Marks | None]:
