@@ -191,7 +191,7 @@ class Sandbox:
             print(f"sandbox: {self._said}", file=sys.stderr)
             return
         raise Refused(
-            f"There is no isolation here for code that a model wrote ({'; '.join(f'{mode}: {text}' for mode, text in why.items())}): allow user "
+            f"There is no isolation here for code that a model wrote ({'; '.join(': '.join(item) for item in why.items())}): allow user "
             "namespaces, install bubblewrap, or accept with --unsafe (in Python: Sandbox(unsafe=True)) that it can do what you can."
         )
 
@@ -308,7 +308,7 @@ class _Judge:
         return Tested(status, reason, verdict["seconds"])
 
     def _one_run(self, tests: list[dict[str, Any]], first: int) -> _Run:
-        """One process for the program, judged by the process of the tests from `first` on; they are joined by a channel of this run's own."""
+        """One process for the program, judged by the process of the tests from `first` on, over a channel of this run's own."""
         job, verdicts, clean = self.job, [], None
         seconds = min(max(0.1, self.until - time.monotonic()), job.seconds * (len(tests) - first)) + GRACE
         worker, tester = self.pair.program(), self.pair.tests()

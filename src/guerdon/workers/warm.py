@@ -11,7 +11,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from array import array
 from collections.abc import Sequence
 from pathlib import Path

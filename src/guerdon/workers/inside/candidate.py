@@ -74,8 +74,8 @@ def whole(channel: socket.socket) -> None:
     job = receive(channel)
     if job is None:
         return
-    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
-    sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     failure = load(job["program"], module)

@@ -1,7 +1,7 @@
 """A warm worker: builds its walls once, then forks a process for each run, and reports once nothing of the run is left.
 
-It is process 1 of its pid namespace, so that whatever a run leaves behind can be killed and reaped. Nothing of a job ever enters its memory:
-a run's own process reads that, from a channel of its own.
+It is process 1 of its pid namespace, so that whatever a run leaves behind can be killed and reaped. Nothing of a job ever enters its
+memory: a run's own process reads that, from a channel of its own.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STOP, CALLS, PROGRAM, TESTS = range(4)
 PLACES = {CALLS: (3,), PROGRAM: (3, 0, 1), TESTS: (3,)}
 """The descriptors that come with an order, and their places in the run."""
 REPORT = struct.Struct("!IiBBdd")
-"""To the controller: the number of the run, how its process ended (negative: the signal), late, stopped, processor seconds, memory in MB."""
+"""To the controller: the number of the run, how its process ended (negative: a signal), late, stopped, processor seconds, memory in MB."""
 CANNOT_FORK = 1 << 16
 RIGHTS = socket.CMSG_SPACE(4 * 4)
 

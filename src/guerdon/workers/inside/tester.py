@@ -36,7 +36,7 @@ class Link:
         self.ended = False  # nothing more can be asked
         self.broken = False  # the program did not even load: what this test came to, all others come to
         self.loaded = False
-        self.received = 0
+        self.sizes: list[int] = []  # of what came from the candidate, in bytes
 
     def settle(self, status: str, reason: str, ended: bool = False) -> Over:
         self.verdict = self.verdict or (status, reason)
@@ -69,7 +69,7 @@ class Link:
             reply = self._reply()
             if reply.get("id") != word:
                 raise Forged("an answer to nothing asked")
-            return self._read(reply, args)
+            value, error = self._read(reply, args)
         except NotPlain as error:
             raise self.settle(ERROR, f"the test passes {error}") from None
         except Forged as error:
@@ -78,10 +78,12 @@ class Link:
             raise self.settle(LOST, "", True) from None
         except MemoryError:
             raise self.settle(MEMORY, "its result does not fit into the memory of the tests") from None
+        if error is not None:
+            raise error
+        return value
 
     def _reply(self) -> dict[str, Any]:
-        reply = receive(self.channel)
-        self.received += len(str(reply))
+        reply = receive(self.channel, sizes=self.sizes)
         if reply is None:
             raise self.settle(LOST, "", True)
         return reply
@@ -93,7 +95,8 @@ class Link:
         if reply["loaded"] is not None:
             self.broken = True
 
-    def _read(self, reply: dict[str, Any], args: tuple) -> Any:
+    def _read(self, reply: dict[str, Any], args: tuple) -> tuple[Any, Exception | None]:
+        """What the call returned, and what it raised. Settles the test where it did neither."""
         if "value" in reply:
             value = untag(reply["value"])
             if "after" in reply:
@@ -102,7 +105,7 @@ class Link:
                     raise Forged("other arguments")
                 for old, new in zip(args, after, strict=True):
                     update(old, new)
-            return value
+            return value, None
         if "left" in reply:
             status = CHEATED if reply["left"] == 0 else ERROR
             raise self.settle(status, f"left with exit code {str(reply['left'])[:20]} while a call waited")
@@ -116,7 +119,7 @@ class Link:
             raise Forged("no exception")
         if issubclass(kind, MemoryError):
             raise self.settle(MEMORY, "out of memory")
-        raise made(kind, text)
+        return None, made(kind, text)
 
 
 def made(kind: type[Exception], text: str) -> Exception:
@@ -304,7 +307,7 @@ def judge(job: dict[str, Any], channel: socket.socket, results: socket.socket) -
         tests.clean = tests.clean and status in (PASSED, FAILED, ERROR, LOST, INFRASTRUCTURE)
         if link.ended or alike:
             break
-    return tests.clean and link.received < LARGE
+    return tests.clean and sum(link.sizes) < LARGE
 
 
 def more(channel: socket.socket) -> bool:
