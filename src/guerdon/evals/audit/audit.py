@@ -7,11 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from guerdon.evals import hacks
 from guerdon.evals.audit import pay, search, statistics
 from guerdon.evals.audit.cases import Case, cases_of
 from guerdon.evals.audit.grade import Grader
@@ -196,7 +198,9 @@ def audit(
         blind = scale.blind
         if blind:
             scale = pay.widened(scale, [*trials.graded.value, *right.graded.value])
+        gamed = _gamed(expression, engine, seed, 4 if seconds < 0.05 else 1)
         must_not, must = pay.findings(trials, cases, scale, must=False), pay.findings(right, cases, scale, must=True)
+        must_not = sorted([*gamed, *must_not], key=lambda f: -f.pay if not math.isnan(f.pay) else math.inf)
         stats = statistics.Statistics()
         tick("statistics", 0, 1)
         stats.effects = statistics.effects(grader, cases, scale, 30 if seconds < 0.05 else 4)
@@ -298,6 +302,22 @@ def _rate(found: Sequence[Finding], cases: Sequence[Case], paid: bool) -> Rate:
     n = sum(f.paid.n for f in found)
     k = sum(f.paid.k for f in found)
     return Rate(k if paid else n - k, n)
+
+
+def _gamed(expression: Expr, engine: Engine, seed: int, n: int) -> list[Finding]:
+    """Requests that state their own score: how often a reply that games it earns no less than an honest one. Only for rewards that judge a
+    text by itself; one that compares with a reference knows nothing of these requests."""
+    if any({"reference", "meta"} & {*leaf.fields} for leaf in leaves(expression)):
+        return []
+    items = hacks.battery(seed, n)
+    out = []
+    for kind, found in hacks.paid(items, partial(engine.score, expression)).items():
+        item = next(item for item in items if item.kind == kind)
+        k = 0 if math.isnan(found.mean) else round(found.mean * n)
+        rate = Rate(k, 0 if math.isnan(found.mean) else n)
+        text = f"{item.task.prompt}"
+        out.append(Finding("gamed scores", kind, n, found.mean, rate, 0, 0, item.hack, text, item.honest, math.nan, item.exploit))
+    return out
 
 
 def _repeated(grader: Grader, cases: Sequence[Case], trials: pay.Trials, most: int) -> dict[str, float]:

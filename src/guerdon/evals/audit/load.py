@@ -7,12 +7,16 @@ are noticed: every worker would do so again.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.util
 import inspect
+import io
 import json
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,7 +140,7 @@ def lift(fn: Callable[..., Any], name: str) -> tuple[Reward, str]:
         ("verifiers", {"completion"}, _verifiers_completion),
     ):
         if known <= names:
-            call = adapter(fn, parameters)
+            call = adapter(_silent(fn), parameters)
             if asynchronous:
                 call = _blocking(call)
             return reward(name=unique, version="audited")(call), host
@@ -146,7 +150,20 @@ def lift(fn: Callable[..., Any], name: str) -> tuple[Reward, str]:
     if strange or not needed & ours:
         which = f"its parameter {strange[0]!r} is none that a reward has" if strange else "it takes nothing of a sample"
         raise Refused(f"The signature {name}({', '.join(parameters)}) is not recognised: {which}. Rewards that are:\n  {SIGNATURES}")
-    return reward(name=unique)(fn), "guerdon"
+    return reward(name=unique)(_silent(fn)), "guerdon"
+
+
+def _silent(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function without what it prints: thousands of hostile texts would flood the terminal."""
+    if inspect.iscoroutinefunction(fn):
+        return fn
+
+    @functools.wraps(fn)
+    def quiet(*args: Any, **named: Any) -> Any:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
+            return fn(*args, **named)
+
+    return quiet
 
 
 def _blocking(call: Callable[..., Any]) -> Callable[..., Any]:

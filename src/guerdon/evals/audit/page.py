@@ -41,15 +41,12 @@ def verdict(report: Report) -> str:
 
 def facts(report: Report) -> list[tuple[str, str]]:
     """What the head of every rendering says."""
-    stats, scale = report.stats, report.scale
+    stats = report.stats
     kinds = ", ".join(f"{n} {kind}" for kind, n in report.kinds.items())
     out = [
         ("tasks", f"{report.tasks} ({kinds})"),
         ("answers put as", ", ".join(f"{kind}: {host}" for kind, host in report.host.items()) or "given"),
-        (
-            "a right answer earns",
-            f"{scale.gap:.4g} above the least of a wrong or an empty one; right above wrong in {_percent(scale.separates)} of pairs",
-        ),
+        ("a right answer earns", _earned(report)),
         ("false positives", str(report.false_positive)),
         ("false negatives", str(report.false_negative)),
     ]
@@ -78,6 +75,13 @@ def facts(report: Report) -> list[tuple[str, str]]:
     out.append(("the same text", f"differs: {said}" if moved else "earns the same again, in another order, and alone"))
     out.append(("cost", f"{report.calls:,} calls, {report.milliseconds:.2g} ms each, {report.seconds:.0f} s in all"))
     return out
+
+
+def _earned(report: Report) -> str:
+    scale = report.scale
+    if report.blind:
+        return f"no more than a wrong one; pay is a share of the range of all that it paid ({scale.gap:.4g})"
+    return f"{scale.gap:.4g} above a wrong or an empty one; more than a wrong one in {_percent(scale.separates)} of pairs"
 
 
 def _percent(x: float) -> str:
