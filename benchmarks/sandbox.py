@@ -1,9 +1,9 @@
 """The sandbox: how fast, whether honest programs pass, and whether hostile ones are rewarded, escape or slow the next run.
 
-    runs a second     of a program of two lines against one test, on all cores, under the full rules; beside it `python -c` children without any
-    HumanEval         the canonical solutions, and bodies that are `pass`
-    hostile           every program of `hostile/`, against a value that it cannot know: none passes; from outside: no canary file read, written or
-                      removed, no connection, no process left, and the run after it takes as long as before
+    runs a second   of a program of two lines against one test, on all cores, under the full rules; beside it `python -c` without any
+    HumanEval       the canonical solutions, and bodies that are `pass`
+    hostile         every program of `hostile/`, against a value that it cannot know: none passes; seen from outside: no canary file
+                    written or removed, no connection, no process left, and the run after it takes as long as before
 
 Run: python benchmarks/sandbox.py [HUMANEVAL]     (default: the file beside the project; left out with a reason where it is missing)
 """
@@ -20,7 +20,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,7 @@ from pathlib import Path
 
 from bars import Bars
 
-from guerdon.workers.sandbox import Job, Sandbox, Tested
+from guerdon.workers.sandbox import Job, Sandbox
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "humaneval.jsonl.gz"
 HOSTILE = Path(__file__).parent / "hostile"

@@ -52,6 +52,9 @@ def score(
         list[str] | None,
         typer.Option(help="NAME=PATH or NAME=URL#MODEL (a server): a model that the reward may ask by this name; may be given again."),
     ] = None,
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Run programs of models also where no isolation is to be had: they can do what you can.")
+    ] = False,
 ) -> None:
     """Score a file of completions: each row gains reward, state, reason, parts.
 
@@ -69,6 +72,7 @@ def score(
     from guerdon.scoring.job import load_plugin, score_file, with_models
     from guerdon.scoring.show import meter
 
+    _allow(unsafe)
     for name in plugin or ():
         load_plugin(name)
     context = with_models(model or ())
@@ -107,6 +111,9 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show recipe, two prompts, two rewards and an estimate; train nothing.")
     ] = False,
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Run programs of models also where no isolation is to be had: they can do what you can.")
+    ] = False,
 ) -> None:
     """Train a policy against a reward; writes a folder with metrics, samples, checkpoints and report.html.
 
@@ -114,6 +121,7 @@ def train(
     """
     from guerdon.training.verbs import train as run
 
+    _allow(unsafe)
     raise typer.Exit(run(recipe, overrides or [], out, resume, dry_run))
 
 
@@ -158,6 +166,9 @@ def audit(
     model: Annotated[
         list[str] | None, typer.Option(help="NAME=PATH: a model that the reward may ask by this name; may be given again.")
     ] = None,
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Run programs of models also where no isolation is to be had: they can do what you can.")
+    ] = False,
 ) -> None:
     """Try to cheat a reward before a policy does; exit code 1 when text that does not answer pays above the tolerance.
 
@@ -178,6 +189,7 @@ def audit(
         "searching": search,
         "workers": workers,
     }
+    _allow(unsafe)
     raise typer.Exit(run(reward, tasks, gold_column, out, card, plugin or (), model or (), options))
 
 
@@ -205,6 +217,13 @@ def check(
     from guerdon.evals.verbs import check as run
 
     raise typer.Exit(run(name, every, fresh))
+
+
+def _allow(unsafe: bool) -> None:
+    if unsafe:
+        from guerdon.workers.sandbox import allow_unsafe
+
+        allow_unsafe()
 
 
 def main() -> NoReturn:

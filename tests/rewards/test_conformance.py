@@ -17,7 +17,7 @@ from guerdon.scoring import Engine
 from guerdon.spans import mark
 
 REWARDS = [piece.about["reward"] for piece in pieces("reward") if piece.where.startswith("guerdon.")]
-OFFERED = {"workers", "rng", "progress"}  # services that a scoring process has without a model
+OFFERED = {"workers", "sandbox", "rng", "progress"}  # services that a scoring process has without a model
 PLAIN = [reward for reward in REWARDS if set(reward.services) <= OFFERED]
 BIG = 10_000_000
 

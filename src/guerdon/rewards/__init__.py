@@ -6,6 +6,7 @@ from guerdon.rewards.arithmetic import closeness as closeness
 from guerdon.rewards.belief import belief as belief
 from guerdon.rewards.chart import chart as chart
 from guerdon.rewards.citations import carr as carr
+from guerdon.rewards.code import code as code
 from guerdon.rewards.core import Reward as Reward
 from guerdon.rewards.core import reward as reward
 from guerdon.rewards.degenerate import language as language

@@ -96,8 +96,8 @@ def leaf_key(leaf: Reward, context: Context) -> bytes | None:
     """What a reward's verdicts depend on besides the samples; None for a reward that is not to be cached.
 
     That is one with `pure=False`, with parameters that are no plain data, or with a service whose answers may change unseen. A service that
-    states its `version` (a trainable model's weights) enters with it, and with its `path`; `workers` changes no verdict. A parameter called
-    `file` enters with what the file holds.
+    states its `version` (a trainable model's weights) enters with it, and with its `path`; `workers` changes no verdict, and an
+    engine's own `sandbox` enters with the version of its rules. A parameter called `file` enters with what the file holds.
     """
     if not leaf.pure:
         return None
@@ -106,6 +106,8 @@ def leaf_key(leaf: Reward, context: Context) -> bytes | None:
         service = context.service(name)
         if name == "workers":
             continue
+        if name == "sandbox" and service is None:
+            from guerdon.workers.sandbox import Sandbox as service
         if name in ("progress", "rng") or getattr(service, "version", None) is None:
             return None
         versions.append((name, str(getattr(service, "path", "")), service.version))

@@ -55,7 +55,9 @@ class Engine:
         root = parse(expression)
         for what, asks in asking(root):
             for name in asks.values():
-                if name != "workers" and self.context.service(name) is None:
+                if name == "sandbox":
+                    getattr(self.service(name), "isolation", "")  # refused here, and not row by row, where there is none
+                elif name != "workers" and self.context.service(name) is None:
                     there = [*self.context.models, *(s for s in SERVICES if self.context.service(s) is not None)]
                     raise Refused(
                         f"The {what} wants {name!r}, which is neither a field of a sample nor a service or model of this run"
@@ -101,15 +103,23 @@ class Engine:
         return Evaluation(samples, run.leaf, run.shape)
 
     def service(self, name: str) -> Any:
-        """A service or model of the context; `workers` is this engine's pool where the context has none."""
+        """A service or model of the context; `workers` and `sandbox` are this engine's own where the context has none."""
         found = self.context.service(name)
-        return self.pool if found is None and name == "workers" else found
+        if found is None and name in ("workers", "sandbox"):
+            return self.pool if name == "workers" else self.sandbox
+        return found
 
     @cached_property
     def pool(self) -> Any:
         from guerdon.workers import Pool
 
         return Pool(self.workers, self.memory_mb)
+
+    @cached_property
+    def sandbox(self) -> Any:
+        from guerdon.workers.sandbox import Sandbox
+
+        return Sandbox(self.workers)
 
     def worker_call(self, leaf: Reward) -> calls.InWorker:
         """What a worker runs for this reward: always the same object, since workers inherit it when they are forked."""
@@ -123,7 +133,7 @@ class Engine:
 
     def close(self) -> None:
         """End the worker processes and the event loop; a later call starts them again."""
-        for name in ("pool", "loop"):
+        for name in ("pool", "sandbox", "loop"):
             if name in self.__dict__:
                 self.__dict__.pop(name).close()
 

@@ -147,17 +147,28 @@ class _Run:
     verdicts: list[dict[str, Any]]
 
 
+_unsafe = False
+
+
+def allow_unsafe() -> None:
+    """From now on a Sandbox of this process that is not told otherwise may run without isolation: what `--unsafe` does."""
+    global _unsafe
+    _unsafe = True
+
+
 class Sandbox:
     """`workers` pairs of warm processes (one a core), started with the first run. Safe to use from any thread.
 
-    unsafe: run also where nothing but resource limits stands between a program and this machine; else that is Refused.
+    unsafe: run also where nothing but resource limits stands between a program and this machine; else that is Refused. None: as
+    `allow_unsafe` has said.
     """
 
     version = f"1/{sys.version_info.major}.{sys.version_info.minor}"
     """Of the rules: verdicts of another version are not taken from a cache."""
 
-    def __init__(self, workers: int | None = None, unsafe: bool = False, modes: Sequence[str] = MODES) -> None:
-        self.workers, self.unsafe, self.modes = workers or len(os.sched_getaffinity(0)), unsafe, modes
+    def __init__(self, workers: int | None = None, unsafe: bool | None = None, modes: Sequence[str] = MODES) -> None:
+        self.workers, self.modes = workers or len(os.sched_getaffinity(0)), modes
+        self.unsafe = _unsafe if unsafe is None else unsafe
         self._lock = threading.Lock()
         self._mode, self._said, self._pid = "", "", 0
         self._pairs: list[_Pair] = []

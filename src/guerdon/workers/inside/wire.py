@@ -1,7 +1,7 @@
 """Plain values between two processes that do not trust each other: JSON with tags, never code.
 
-A plain value is None, or of exactly one of the types bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset, dict, with
-plain values inside. Whoever reads one gets objects of these types only, so that comparing them runs nobody's code.
+A plain value is None, or of exactly one of the types bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset,
+dict, with plain values inside. Whoever reads one gets objects of these types only, so that comparing them runs nobody's code.
 """
 
 from __future__ import annotations
@@ -115,8 +115,10 @@ def send(channel: socket.socket, message: dict[str, Any], fds: Sequence[int] = (
 
 
 def receive(channel: socket.socket, fds: list[int] | None = None, sizes: list[int] | None = None) -> dict[str, Any] | None:
-    """The next message, or None where the other side has closed. Raises Forged for what is none. `fds` gets the descriptors that come along,
-    `sizes` the message's length."""
+    """The next message, or None where the other side has closed. Raises Forged for what is none.
+
+    `fds` gets the descriptors that come along, `sizes` the message's length.
+    """
     if fds is None:
         head = _exactly(channel, _HEAD.size)
     else:
