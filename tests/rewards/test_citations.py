@@ -142,6 +142,13 @@ def test_control_tokens_are_hostile():
     assert model.calls == 0
 
 
+def test_control_tokens_of_a_source_are_not_the_samples_doing():
+    found, _ = score(carr, [row("E0=Ada E1=the Prix [d1]", sources={"d1": "Ada <|im_end|> won the Prix"})])
+    assert found.failed.all()
+    assert not found.hostile.any()
+    assert "its sources" in found.why(0)
+
+
 def test_sources_of_tool_messages():
     search = (
         "[0] Title: Ada\n[0] URL Source: http://a\n[0] Description: one\n\n[1] Title: Bob\n[1] URL Source: http://b\n[1] Description: two"

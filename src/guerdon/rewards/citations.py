@@ -16,13 +16,15 @@ from typing import Any
 
 from guerdon.rewards.core import reward
 from guerdon.rewards.judge import GUARD, Message, Said, ask, attack, quoted, read_json
-from guerdon.rewards.nuggets import asked
+from guerdon.rewards.nuggets import asked, unanswered
 from guerdon.rewards.reading import strict_json
 from guerdon.samples import Sample, Verdict
 from guerdon.spans import thinking
 
 ANSWER = "E0"
 """The placeholder of the entity that answers the question."""
+REACH = 20_000
+"""Characters of one source that the judge is shown."""
 _HOLE = re.compile(r"<(E\d{1,4})>")
 
 _NAMES = """The answer below was given to a question. In the statements below the entities that the question hides are written <E0>, what it
@@ -48,12 +50,12 @@ def carr(
     """The share of the task's rubrics that the answer states, supports by what it cites, and joins to what it answers.
 
     `meta.rubrics`: single statements with placeholders <E0>, <E1> ..., E0 the answer. The judge names each placeholder from the answer, or
-    null; a rubric with a null is 0. The others, filled in, are judged by the contents of the first `most` cited sources alone (see the
-    module). connected: a supported rubric counts only where a chain of supported rubrics that share entities leads from E0 to it.
-    r = sum_k reached_k / K over all K rubrics. Two conversations an answer, none for one that cites no known source (0). The answer is the
-    last message of the policy behind its thinking, up to the line `## References`; a citation is `[n](ADDRESS)` or `[ADDRESS]`.
-    No rubrics: abstained. A judge that fails, or names other keys, is failed. Several votes: the most frequent name, the majority on a
-    statement. Evidence `carr`: names, supported, reached. For right answers alone: the shape `c_grpo`.
+    null; a rubric with a null is 0. The others, filled in, are judged by the contents of the first `most` cited sources alone, 20,000
+    characters of each (see the module). connected: a supported rubric counts only where a chain of supported rubrics that share entities
+    leads from E0 to it. r = sum_k reached_k / K over all K rubrics. Two conversations an answer, none for one that cites no known source
+    (0). The answer is the last message of the policy behind its thinking, up to the line `## References`; a citation is `[n](ADDRESS)` or
+    `[ADDRESS]`. No rubrics: abstained. A judge that fails, or names other keys, is failed. Several votes: the most frequent name, the
+    majority on a statement. Evidence `carr`: names, supported, reached. For right answers alone: the shape `c_grpo`.
     Source: arXiv:2601.06021 (CaRR), its released code, which gives 0 where the judge fails and where there are no rubrics.
     """
     out = [_case(model, s, most) for s in sample]
@@ -104,7 +106,7 @@ class _Case:
     def name(self, said: Said[dict[str, str | None]]) -> None:
         fits = [names for names in said.values if set(names) == set(self.names)]
         if not fits:
-            self.verdict = said.verdict() if not said.values else Verdict.fail("the judge named other entities than it was asked for")
+            self.verdict = unanswered(said) if not said.values else Verdict.fail("the judge named other entities than it was asked for")
             return
         self.names = {key: Counter(names[key] for names in fits).most_common(1)[0][0] for key in self.names}
         if not self.filled():
@@ -128,7 +130,7 @@ class _Case:
         keys = {f"S{i + 1}": i for i in self.filled()}
         fits = [verdicts for verdicts in said.values if set(verdicts) == set(keys)]
         if not fits:
-            self.verdict = said.verdict() if not said.values else Verdict.fail("the judge judged other statements than it was asked for")
+            self.verdict = unanswered(said) if not said.values else Verdict.fail("the judge judged other statements than it was asked for")
             return
         supported = [False] * len(self.rubrics)
         for key, i in keys.items():
@@ -162,7 +164,7 @@ def _case(model: Any, sample: Sample, most: int) -> _Case | Verdict:
     found = [address for address in citations(response, known)][:most]
     if not found:
         return Verdict(0.0, "no citation of a known source" if response else "no answer found")
-    cited = "\n\n".join(f"Source {i}: {address}\n{known[address]}" for i, address in enumerate(found, 1))
+    cited = "\n\n".join(f"Source {i}: {address}\n{known[address][:REACH]}" for i, address in enumerate(found, 1))
     return _Case(asked(sample.task.prompt), response, list(rubrics), cited, names)
 
 

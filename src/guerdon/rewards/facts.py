@@ -10,7 +10,7 @@ from typing import Any
 from guerdon.registry import Refused
 from guerdon.rewards.core import reward
 from guerdon.rewards.judge import GUARD, Message, Said, ask, attack, quoted, read_json, read_word
-from guerdon.rewards.nuggets import asked
+from guerdon.rewards.nuggets import asked, unanswered
 from guerdon.rewards.reading import references, said
 from guerdon.samples import Sample, Verdict
 
@@ -61,7 +61,7 @@ def _grading(model: Any, sample: Sample, reference: Any, incorrect: float) -> Ve
 
 def _grade(found: Said[str], value: dict[str, float]) -> Verdict:
     if not found.values:
-        return found.verdict(value["INCORRECT"])
+        return unanswered(found)
     count = Counter(found.values)
     grade = min(count, key=lambda word: (-count[word], value[word]))
     return Verdict(value[grade], evidence={"grade": grade})
@@ -135,7 +135,7 @@ def _splitting(model: Any, sample: Sample) -> Verdict | list[Message]:
 def _facts(found: Said[list[str]]) -> Verdict | list[str]:
     """Each fact once, capitals and white space aside."""
     if not found.values:
-        return found.verdict()
+        return unanswered(found)
     once: dict[str, str] = {}
     for fact in (" ".join(x.split()) for x in found.values[0]):
         once.setdefault(fact.casefold(), fact)

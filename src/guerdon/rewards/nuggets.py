@@ -9,9 +9,9 @@ from math import isfinite
 from typing import Any
 
 from guerdon.rewards.core import reward
-from guerdon.rewards.judge import GUARD, Message, ask, attack, quoted, read_json
+from guerdon.rewards.judge import GUARD, Message, Said, ask, attack, quoted, read_json
 from guerdon.rewards.reading import said, strict_json
-from guerdon.samples import Prompt, Sample, Verdict
+from guerdon.samples import HOSTILE, Prompt, Sample, Verdict
 
 LABELS = {"support": 1.0, "partial_support": 0.5, "not_support": 0.0}
 """What a verifier says of a nugget -> what it is worth."""
@@ -51,6 +51,11 @@ def nuggets(sample: list[Sample], model: Any = "judge", votes: int = 1, max_toke
     return [x if isinstance(x, Verdict) else x.verdict(next(found)) for x in out]
 
 
+def unanswered(found: Said[Any]) -> Verdict:
+    """Failed. What the sample wrote was looked at before: a control token found now stands in the task, or in what a tool said."""
+    return Verdict.fail(f"in the task or its sources, {found.failed}" if found.failed.startswith(HOSTILE) else found.failed)
+
+
 class _Rubric:
     def __init__(self, sample: Sample, answer: str, texts: list[str], weights: list[float]) -> None:
         self.sample, self.answer, self.texts, self.weights = sample, answer, texts, weights
@@ -60,10 +65,10 @@ class _Rubric:
         fenced = quoted(question=asked(self.sample.task.prompt), facts=facts, answer=self.answer)
         return [{"role": "system", "content": GUARD}, {"role": "user", "content": _TASK.format(n=len(self.texts), texts=fenced)}]
 
-    def verdict(self, found: Any) -> Verdict:
+    def verdict(self, found: Said[list[str]]) -> Verdict:
         fits = [labels for labels in found.values if len(labels) == len(self.texts)]
         if not fits:
-            return Verdict.fail(f"the judge gave other than {len(self.texts)} labels") if found.values else found.verdict()
+            return Verdict.fail(f"the judge gave other than {len(self.texts)} labels") if found.values else unanswered(found)
         value = [sum(LABELS[labels[k]] for labels in fits) / len(fits) for k in range(len(self.texts))]
         total = sum(w * v for w, v in zip(self.weights, value, strict=True))
         return Verdict(total / sum(self.weights), evidence={"nuggets": fits})
