@@ -7,6 +7,7 @@ import os
 import random
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from guerdon.backends.scripted import Scripted
 from guerdon.registry import Refused
 from guerdon.rewards import parse
-from guerdon.rewards.sql import RUBRIC, sql, sql_format, sql_judge, sql_ngram, sql_schema, sql_valid
+from guerdon.rewards.sql import RUBRIC, _kept_gold, sql, sql_format, sql_judge, sql_ngram, sql_schema, sql_valid
 from guerdon.rewards.sql_parse import names, order_of, query_of, tree
 from guerdon.rewards.sql_run import Database, Stopped, run
 from guerdon.rewards.sql_same import contained
@@ -381,6 +382,7 @@ WRONG = {
         "SELECT id FROM t TABLESAMPLE 10%",
         "SELECT " + "(" * 5000 + "5" + ")" * 5000,
         "SELECT '\ud800'",
+        "EXPLAIN SELECT 5",
         "SELECT * FROM SCHEMA",
         "SELECT * FROM '/etc/passwd'",
         "SELECT range FROM range(1000000000)",
@@ -552,14 +554,29 @@ def test_reasoning_sql_is_an_expression_and_its_bounds_hold():
     assert total[2] < total[1]
 
 
+@both
+def test_several_threads_may_ask_at_once(dialect):
+    queries = [f"SELECT {i % 7}" for i in range(60)]
+    with ThreadPoolExecutor(4) as threads:
+        values = list(threads.map(lambda query: told(query, "SELECT 5", dialect).value, queries))
+    assert values == [float(i % 7 == 5) for i in range(60)]
+
+
+def test_a_reference_that_asks_for_the_time_is_run_again():
+    gold = "SELECT date('now'), id FROM t"
+    kept = _kept_gold.cache_info().currsize
+    assert told(gold.replace("id", "1 * id"), gold).value == 1
+    assert _kept_gold.cache_info().currsize == kept
+
+
 def test_workers_are_forked_from_a_process_that_has_databases_open():
-    for i in range(20):  # more than are kept open
+    for i in range(70):  # more than are kept open
         for dialect in ("sqlite", "duckdb"):
             assert told("SELECT 5", "SELECT 5", dialect, SCHEMA + f"-- {i}").value == 1
-    tasks = [Task(str(i), "?", "SELECT 5", {"schema": SCHEMA + f"-- {i}", "dialect": ("sqlite", "duckdb")[i % 2]}) for i in range(40)]
+    tasks = [Task(str(i), "?", "SELECT 5", {"schema": SCHEMA + f"-- {i}", "dialect": ("sqlite", "duckdb")[i % 2]}) for i in range(80)]
     with Engine(workers=1) as engine:
         rewards = engine.score(sql, [Sample(task, "SELECT 5", stop="end") for task in tasks])
-    assert rewards.total().tolist() == [1.0] * 40, rewards.outcome.reason
+    assert rewards.total().tolist() == [1.0] * 80, rewards.outcome.reason
 
 
 def test_stopped_carries_no_result():

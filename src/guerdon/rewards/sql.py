@@ -25,8 +25,9 @@ from guerdon.rewards.judge import GUARD, Message, ask, attack, quoted, read_json
 from guerdon.rewards.reading import extra
 from guerdon.samples import HOSTILE, Verdict
 
-MOST_SECONDS = 7.0
-"""Script, reference, its ranks and the query each have `seconds`, together less than the 30 s after which the worker is killed."""
+MOST_SECONDS = 5.0
+"""The references of a task have twice `seconds`, the last of them twice more, and the query `seconds`: less than the 30 s after which the
+worker is killed, so that a slow reference is not taken for a hostile query."""
 _CLOCK = re.compile(r"now|current_|today", re.IGNORECASE)
 NO_DATABASE, NO_QUERY, NO_REFERENCE = "the task has no database", "no query found", "the reference is no query that can be read"
 
@@ -56,7 +57,7 @@ def sql(
         return Verdict.abstain(NO_DATABASE)
     gold = _gold_query(reference)
     try:
-        golds = [_gold(database, gold, seconds) for database in databases]
+        golds = _golds(databases, gold, seconds)
     except sql_run.Stopped as error:
         return Verdict.fail(f"the reference query cannot be used: {str(error).removeprefix(HOSTILE).lstrip(': ')}")
     empty = all(found.says_nothing for found in golds)
@@ -87,9 +88,14 @@ def _gold_query(reference: Any) -> str:
     return reference.strip().removesuffix(";").strip()
 
 
-def _gold(database: sql_run.Database, query: str, seconds: float) -> sql_same.Gold:
-    """What the reference may return, kept for the other samples of the task unless it asks for the time. Raises Stopped."""
-    return (_run_gold if _CLOCK.search(query) else _kept_gold)(database, database.stamp, query, seconds)
+def _golds(databases: Sequence[sql_run.Database], query: str, seconds: float) -> list[sql_same.Gold]:
+    """What the reference may return on each, kept for the other samples of the task unless it asks for the time. Raises Stopped."""
+    found, until = [], time.monotonic() + 2 * seconds
+    for database in databases:
+        if time.monotonic() > until:
+            raise sql_run.Stopped(f"it runs longer than {2 * seconds:g} s on {len(databases)} databases")
+        found.append((_run_gold if _CLOCK.search(query) else _kept_gold)(database, database.stamp, query, seconds))
+    return found
 
 
 def _run_gold(database: sql_run.Database, stamp: tuple[int, int], query: str, seconds: float) -> sql_same.Gold:
@@ -108,7 +114,7 @@ def _run_gold(database: sql_run.Database, stamp: tuple[int, int], query: str, se
     return sql_same.strict(result, order.ordered)
 
 
-_kept_gold = lru_cache(maxsize=64)(_run_gold)
+_kept_gold = lru_cache(maxsize=32)(_run_gold)
 
 
 @reward(deadline=30.0, check=_ready)

@@ -29,7 +29,7 @@ from guerdon.samples import HOSTILE
 
 ROWS = 50_000
 """Rows of a reference's result."""
-BYTES = 64 * 2**20
+BYTES = 16 * 2**20
 """Of the text in a result."""
 VALUE = 1_000_000
 """Bytes of one value in SQLite."""
@@ -104,6 +104,11 @@ def run(database: Database, query: str, until: float, seconds: float, most: int 
     """
     if len(query) > LONGEST:
         raise Stopped(f"a query of more than {LONGEST} characters")
+    with _lock:
+        return _run(database, query, until, seconds, most)
+
+
+def _run(database: Database, query: str, until: float, seconds: float, most: int) -> Result:
     late = f"past its deadline of {seconds:g} s"
     try:
         connection = _open(database, database.stamp)
@@ -150,15 +155,18 @@ def _connect(database: Database, stamp: tuple[int, int]) -> Any:
     return _open_sqlite(database) if database.dialect == "sqlite" else _open_duckdb(database)
 
 
-_open = lru_cache(maxsize=16)(_connect)
+OPEN = 64
+"""Databases that a process keeps open."""
+_open = lru_cache(maxsize=OPEN)(_connect)
+_lock = threading.Lock()  # a connection serves one thread at a time
 _inherited: list[Any] = []
 
 
 def _forget() -> None:
     """In a forked process: connections of its parent are of no use there, and closing one can crash it."""
-    global _open
+    global _open, _lock
     _inherited.append(_open)
-    _open = lru_cache(maxsize=16)(_connect)
+    _open, _lock = lru_cache(maxsize=OPEN)(_connect), threading.Lock()
 
 
 os.register_at_fork(after_in_child=_forget)
@@ -198,9 +206,11 @@ class _Sqlite:
 
 def _open_sqlite(database: Database) -> _Sqlite:
     if database.kind == "file":
-        connection = sqlite3.connect(f"file:{quote(os.path.abspath(database.source))}?mode=ro", uri=True, isolation_level=None)
+        connection = sqlite3.connect(
+            f"file:{quote(os.path.abspath(database.source))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        )
     else:
-        connection = sqlite3.connect(":memory:", isolation_level=None)
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         connection.executescript(database.source)
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     for setting in ("query_only = 1", "temp_store = 2", "trusted_schema = 0"):
@@ -265,6 +275,8 @@ def _run_duckdb(connection: Any, query: str, until: float, late: str, most: int)
         statements = connection.extract_statements(query)
         if len(statements) != 1:
             raise Stopped("more than one statement" if statements else "no query")
+        if statements[0].type.name == "EXPLAIN":
+            raise Stopped("no query: EXPLAIN")
         if statements[0].type.name != "SELECT":
             raise Stopped(f"{HOSTILE}: a query that does more than read: {statements[0].type.name}")
         if chance := _by_chance(query):
