@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from guerdon.envs.tools import Reply as Reply
     from guerdon.envs.tools import Turn as Turn
     from guerdon.envs.tools import tool as tool
+    from guerdon.evals.audit import audit as audit
     from guerdon.recipe import Recipe as Recipe
     from guerdon.recipe import read as read_recipe  # noqa: F401
     from guerdon.registry import Broke as Broke
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "guerdon.envs.tools": ("Reply", "Turn", "tool"),
+    "guerdon.evals.audit": ("audit",),
     "guerdon.recipe": ("Recipe", ("read_recipe", "read")),
     "guerdon.registry": ("Broke", "Refused"),
     "guerdon.samples": ("Batch", "Context", "Rewards", "Sample", "Task", "Verdict", "collate"),
