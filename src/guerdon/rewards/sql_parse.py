@@ -14,7 +14,8 @@ from typing import Any
 
 from guerdon.rewards.reading import extra, said
 
-_BLOCK = re.compile(r"```([^\n`]*)\n(.*?)```", re.DOTALL)
+_BLOCK = re.compile(r"```(.*?)```", re.DOTALL)
+_LABEL = re.compile(r"(?:(sql|sqlite|duckdb)(?:\s|$)|[\w+-]*[^\S\n]*\n)", re.IGNORECASE)
 RANK, BODY = "guerdon_rank", "guerdon_body"
 """The column of a rewritten reference that tells which rows its order leaves tied."""
 
@@ -25,9 +26,9 @@ def query_of(text: str) -> str | None:
     answer = said(text)
     if answer is None:
         return None
-    blocks = _BLOCK.findall(answer)
-    labelled = [body for label, body in blocks if label.strip().lower() in ("sql", "sqlite", "duckdb")]
-    whole = labelled[-1] if labelled else blocks[-1][1] if blocks else answer
+    blocks = [(_LABEL.match(body), body) for body in _BLOCK.findall(answer)]
+    label, whole = next((block for block in reversed(blocks) if block[0] and block[0][1]), blocks[-1] if blocks else (None, answer))
+    whole = whole[label.end() :] if label else whole
     return whole.strip().removesuffix(";").strip() or None
 
 
