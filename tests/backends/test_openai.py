@@ -19,6 +19,7 @@ from guerdon.backends.openai import VERBS, aligned, openai, read
 from guerdon.backends.scripted import to_ids
 from guerdon.registry import Refused, find
 from guerdon.scoring.job import score_file, with_models
+from guerdon.training.run import train
 
 KEY = "sk-secret-123456"
 
@@ -354,3 +355,10 @@ def test_a_file_is_scored_by_a_judge_behind_a_server(serve, tmp_path, monkeypatc
     assert summary.accounts["judge"].startswith("3 requests (0 retries, 1 failed), 20 prompt and 10 new tokens")
     assert any("judge: 3 requests" in str(line) for line in summary.show())
     context.models["judge"].close()
+
+
+def test_a_policy_behind_a_server_is_refused_before_anything_runs(tmp_path):
+    models = {"policy": {"backend": "openai", "path": "m", "url": "http://127.0.0.1:9/v1"}}
+    with pytest.raises(Refused, match="'policy' is trained, which the backend 'openai' cannot"):
+        train(folder=tmp_path / "run", models=models, tasks={"use": "arithmetic", "n": 4}, reward="math")
+    assert not list(tmp_path.glob("run/samples/*"))

@@ -182,6 +182,9 @@ class Run:
         self.context.score = score
 
     def check_capabilities(self) -> None:
+        for name, spec in self.recipe.models.items():
+            if (name == "policy" or spec.learn) and "only" in find("backend", spec.backend).about:
+                raise Refused(f"The model {name!r} is trained, which the backend {spec.backend!r} cannot; open it with the backend local.")
         for stage in self.stages:
             for use in stage.spec.loss:
                 require("policy", self.models["policy"], f"The loss {use.use!r}", find("loss", use.use).needs)
