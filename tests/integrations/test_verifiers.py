@@ -148,3 +148,23 @@ def test_a_process_that_the_host_forks_scores_too():
 def test_what_one_trace_does_not_show_is_refused(expression, says):
     with pytest.raises(Refused, match=says):
         reward(expression)
+
+
+GRADER = '''
+import verifiers.v1 as vf
+@vf.reward
+async def mentions(task, trace):
+    said = trace.branches[-1].nodes[-1].message.content
+    return float(task.answer in said)
+'''
+
+
+def test_a_reward_of_traces_can_be_audited(tmp_path) -> None:
+    from guerdon.evals.audit import audit
+
+    (tmp_path / "graders.py").write_text(GRADER)
+    tasks = [g.Task(str(i), f"What is {i} + {i}?", str(2 * i)) for i in range(11, 15)]
+    report = audit(f"{tmp_path}/graders.py:mentions", tasks, searching=False)
+    assert report.written_for == "verifiers"
+    assert report.scale.gap == 1
+    assert any(f.family == "hedges" for f in report.exploits)

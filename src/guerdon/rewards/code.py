@@ -15,7 +15,7 @@ from guerdon.samples import HOSTILE, Sample, Verdict
 if TYPE_CHECKING:
     from guerdon.workers.sandbox import Job, Sandbox, Tested
 
-_BLOCK = re.compile(r"^```[^\S\n]*(python3?|py|)[^\S\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL | re.IGNORECASE)
+_BLOCK = re.compile(r"^ {0,3}```[^\S\n]*(python3?|py|)[^\S\n]*\n(.*?)^ {0,3}```", re.MULTILINE | re.DOTALL | re.IGNORECASE)
 _OWN = ("timeout", "memory", "cheated")
 """Statuses that are the program's own doing and cost its grader something: hostile."""
 MOST = 200_000

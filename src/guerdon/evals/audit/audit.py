@@ -312,11 +312,11 @@ def _gamed(expression: Expr, engine: Engine, seed: int, n: int) -> list[Finding]
     items = hacks.battery(seed, n)
     out = []
     for kind, found in hacks.paid(items, partial(engine.score, expression)).items():
-        item = next(item for item in items if item.kind == kind)
-        k = 0 if math.isnan(found.mean) else round(found.mean * n)
-        rate = Rate(k, 0 if math.isnan(found.mean) else n)
-        text = f"{item.task.prompt}"
-        out.append(Finding("gamed scores", kind, n, found.mean, rate, 0, 0, item.hack, text, item.honest, math.nan, item.exploit))
+        if not math.isnan(found.mean):
+            item = next(item for item in items if item.kind == kind)
+            rate = Rate(round(found.mean * n), n)
+            prompt = str(item.task.prompt)
+            out.append(Finding("gamed scores", kind, n, found.mean, rate, 0, 0, item.hack, prompt, item.honest, math.nan, item.exploit))
     return out
 
 
