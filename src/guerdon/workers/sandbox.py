@@ -148,6 +148,7 @@ class _Run:
 
 
 _unsafe = False
+_told: set[str] = set()
 
 
 def allow_unsafe() -> None:
@@ -199,7 +200,9 @@ class Sandbox:
             self._pairs += [_Pair(mode, first), *(_Pair(mode) for _ in range(self.workers - 1))]
             for pair in self._pairs:
                 self._free.put(pair)
-            print(f"sandbox: {self._said}", file=sys.stderr)
+            if self._said not in _told:  # once a process, however many engines have a sandbox of their own
+                _told.add(self._said)
+                print(f"sandbox: {self._said}", file=sys.stderr)
             return
         raise Refused(
             f"There is no isolation here for code that a model wrote ({'; '.join(': '.join(item) for item in why.items())}): allow user "

@@ -11,7 +11,6 @@ import gc
 import importlib
 import json
 import os
-import random
 import select
 import shutil
 import signal
@@ -98,7 +97,6 @@ class Worker:
         self.rules = self._landlock()
         self.clean = self._scratch_state()
         kernel.limits_of_all(setup["scratch_mb"])
-        random.seed(0)
         gc.collect()
         gc.freeze()
 
@@ -121,7 +119,7 @@ class Worker:
         return found.st_mode, found.st_ctime_ns
 
     def serve(self) -> bool:
-        """One run. False once the controller has gone."""
+        """One run. False where it must be the last: the controller has gone, or the scratch folder cannot be emptied."""
         data, ancillary, _, _ = self.control.recvmsg(ORDER.size, RIGHTS)
         if not data:
             return False
@@ -140,8 +138,11 @@ class Worker:
         for fd in fds:
             os.close(fd)
         report = (CANNOT_FORK, False, False, 0.0, 0.0) if child < 0 else self._wait(child, run, seconds)
+        clean = self._clean()
         self.control.send(REPORT.pack(run, *report))
-        return True
+        while not clean and (data := self.control.recv(ORDER.size)) and ORDER.unpack(data)[0] == STOP:
+            pass  # what is unread when a socket closes would take the report with it
+        return clean
 
     def _wait(self, child: int, run: int, seconds: float) -> tuple[int, bool, bool, float, float]:
         """Kill it when it is late or no longer wanted, then all that it left; the rest of its report."""
@@ -167,7 +168,6 @@ class Worker:
         os.close(watched)
         _, status, usage = os.wait4(child, 0)
         self._reap()
-        self._clean()
         return os.waitstatus_to_exitcode(status), late, stopped, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
     def _reap(self) -> None:
@@ -184,22 +184,26 @@ class Worker:
             except ChildProcessError:
                 return
 
-    def _clean(self) -> None:
-        """An empty scratch folder, and a worker that cannot make it so ends: the controller starts another."""
+    def _clean(self) -> bool:
+        """An empty scratch folder; False where it cannot be made so. Such a worker ends, and the controller starts another."""
         if self._scratch_state() == self.clean and not os.listdir(self.scratch):
-            return
+            return True
         if self.mode == "namespaces":
             kernel.fresh_scratch(self.setup["scratch_mb"], mounted=True)
+            self.rules = self.rules and self._landlock()
         else:
-            os.chmod(self.scratch, 0o700)
-            for entry in os.scandir(self.scratch):
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path)
-                else:
-                    os.unlink(entry.path)
-        if self.rules is not None and self.mode == "namespaces":
-            self.rules = self._landlock()
+            try:
+                os.chmod(self.scratch, 0o700)
+                for entry in os.scandir(self.scratch):
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry.path)
+                    else:
+                        os.unlink(entry.path)
+                os.chmod(self.scratch, self.clean[0] & 0o7777)
+            except (OSError, RecursionError):
+                return False
         self.clean = self._scratch_state()
+        return True
 
     def _run(self, kind: int, fds: list[int], seconds: float, memory_mb: int) -> None:
         """In the run's own process: the walls, then the program or the tests. It never returns."""
