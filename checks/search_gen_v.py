@@ -90,7 +90,7 @@ def correlation(expression: str, seed: int, whole: bool) -> float:
         samples = [Sample(Task(s.task.id, s.task.prompt, s.task.reference), s.text, group=s.group, stop="end") for s in samples]
     with Engine(Context(models={"judge": Scripted(says)}), workers=1) as engine:
         value = engine.score(parse(expression), samples).total()
-    return float(spearmanr(value, truth).statistic)
+    return float(np.asarray(spearmanr(value, truth))[0])
 
 
 @reward(inline=True)

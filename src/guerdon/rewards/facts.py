@@ -97,8 +97,9 @@ def fact_share(
 
     The factor keeps one safe fact from being a whole thought. A fact is supported where p >= threshold for one of the k passages that the
     service `retrieve` gives for it, p the share of the votes of `nli_model` that call the passage an ENTAILMENT of the fact.
-    retrieve(queries, k) -> for each query at most k texts; a query is the task's `meta.title`, where it has one, and the fact. Facts count
-    once however often they are repeated, the first 50 of them. A thought that cannot be split is failed, and so is one with a fact that
+    retrieve(queries, k) -> for each query at most k texts; a query is the task's `meta.title`, where it has one, and the fact. In a recipe
+    it stands under `models`, with a backend of one's own that returns the function. Facts count once however often they are repeated,
+    the first 50 of them. A thought that cannot be split is failed, and so is one with a fact that
     no passage supports while a verdict on it is missing. Evidence `facts`: fact -> whether it is supported.
     Source: arXiv:2506.19807 (KnowRL), its released code: a classifier's entailment probability stands there in the place of votes, a text
     without think tags is a thought as a whole, and repeated facts count again.
