@@ -1,11 +1,14 @@
 """Weighted tests against an exploit: eight easy tests that a constant passes, two hard ones that few programs pass.
 
-A program is three words: how it computes its result (`const`, `general` or `broken`), and whether it treats each of two edge cases. `const`
-passes all eight easy tests; `general` passes six, all eight once it treats both edges; each edge that it treats passes a hard test.
+The task: in how many of some lists of numbers is the mean above ten? A program is three words: how it counts (`const`, `general` or
+`broken`), and whether it treats each of two edge cases, an empty list and a gap (None). They are written out as Python and run against the
+tests in the sandbox by the reward `code`. `const` says 0, which eight tests expect; `general` passes six of these, all eight once it treats
+both edges; each edge that it treats passes a hard test.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +16,8 @@ from _states import States, learn, reached
 
 from guerdon.backends.base import backend
 from guerdon.backends.tabular import CAPABILITIES
-from guerdon.rewards import reward
-from guerdon.samples import Task, Verdict
+from guerdon.rewards import code, reward
+from guerdon.samples import Sample, Task, Verdict
 
 CLAIM = (
     "after the run more than 80% of the programs pass all tests with verpo in every seed; with the share of tests passed fewer than 50% "
@@ -27,22 +30,37 @@ KINDS, EDGES = ["const", "general", "broken"], ["edge", "skip"]
 STEPS = 100
 
 
-def passes(text: str) -> list[int]:
+EASY = [[[1, 2]], [[3]], [[10, 10], [0]], [[4, 5, 6]], [[9], [8]], [[-50, 60]], [[], [None, 1]], [[None], [], [2]]]
+HARD = [[[], [11]], [[20, None], [12, 9, 8]]]
+TASK = {"entry_point": "count", "tests": [{"input": [x], "output": 0} for x in EASY] + [{"input": [x], "output": 1} for x in HARD]}
+_ran: dict[str, Verdict] = {}  # the same three words are the same program
+
+
+def program(text: str) -> str:
     words = [*text.split(), "", "", ""]
-    general, edges = words[0] == "general", [word == "edge" for word in words[1:3]]
-    easy = 8 if words[0] == "const" or (general and all(edges)) else 6 if general else 0
-    return [int(i < easy) for i in range(8)] + [int(general and edge) for edge in edges]
+    if words[0] != "general":
+        return f"def count(lists):\n    return {0 if words[0] == 'const' else -1}\n"
+    gap = "        numbers = [x for x in numbers if x is not None]\n" * (words[2] == "edge")
+    empty = "        if not numbers:\n            continue\n" * (words[1] == "edge")
+    body = f"{gap}{empty}        n += sum(numbers) / len(numbers) > 10\n"
+    return f"def count(lists):\n    n = 0\n    for numbers in lists:\n{body}    return n\n"
 
 
-@reward(inline=True)
-def tests(text: str) -> Verdict:
-    found = passes(text)
-    return Verdict(float(np.mean(found)), evidence={"passes": [found]})
+def ran(texts: Sequence[str], sandbox: Any) -> list[Verdict]:
+    new = [text for text in dict.fromkeys(texts) if text not in _ran]
+    samples = [Sample(Task("count", "", meta=TASK), f"```python\n{program(text)}```") for text in new]
+    _ran.update(zip(new, code.fn(samples, sandbox, partial=True), strict=True))
+    return [_ran[text] for text in texts]
 
 
-@reward(inline=True)
-def all_pass(text: str) -> float:
-    return float(all(passes(text)))
+@reward(batch=True)
+def tests(text: list[str], sandbox: Any) -> list[Verdict]:
+    return ran(text, sandbox)
+
+
+@reward(batch=True)
+def all_pass(text: list[str], sandbox: Any) -> list[float]:
+    return [float(verdict.value == 1) for verdict in ran(text, sandbox)]
 
 
 @reward(inline=True)

@@ -41,7 +41,7 @@ def code(
 
     The program is the last block fenced as Python, else as nothing, else the whole answer (what follows the thinking); where it does not
     define the task's `entry_point`, it is taken to go on where the prompt stops. Tests stand in the task's columns or its reference, in any
-    of the layouts that `tests_of` reads; a task without any abstains. seconds: a test; total: all of a program; memory_mb: of its process.
+    of the layouts that `suite_of` reads; a task without any abstains. seconds: a test; total: all of a program; memory_mb: of its process.
     Evidence: `passes`, 0 or 1 a test, and `tests`, their statuses (`workers.sandbox`); with turns=True a row for each step of the answer,
     whose own last block is run, for `code + (code | verpo)`, else one row. The last row is the verdict.
     A program that ran out of time or memory, or cheated, is wrong with a reason that begins with hostile; with partial=True only cheating
@@ -56,7 +56,7 @@ def code(
         meta = {**one.task.meta, **one.meta}
         owners.append([])
         try:
-            tests = tests_of(meta, one.task.reference)
+            tests = suite_of(meta, one.task.reference)
             if not tests:
                 verdicts[i] = Verdict.abstain("the task has no tests")
                 continue
@@ -136,7 +136,7 @@ def setup_of(meta: Mapping[str, Any], prompt: Any) -> str:
     return prompt if isinstance(meta.get("test"), str) and isinstance(prompt, str) and meta.get("entry_point") else ""
 
 
-def tests_of(meta: Mapping[str, Any], reference: Any) -> list[dict[str, Any]]:
+def suite_of(meta: Mapping[str, Any], reference: Any) -> list[dict[str, Any]]:
     """The tests of a task, each as `workers.sandbox.Job` takes them; [] where it has none. Raises Refused for what cannot be read.
 
     `tests`: a list of tests, or of Python texts such as "assert f(1) == 2".  `test`: Python that defines `check(candidate)` (HumanEval).
