@@ -444,7 +444,7 @@ def expression_problems(field: str, text: str, recipe: Recipe) -> list[str]:
     found = []
     for what, asks in asking(expression):
         for service in asks.values():
-            if service not in recipe.models and service not in ("progress", "rng", "score", "workers"):
+            if service not in recipe.models and service not in ("progress", "rng", "sandbox", "score", "workers"):
                 found.append(f"{field}: the {what} needs the service {service!r}, which this recipe has not; declare it under models.")
     return found
 
