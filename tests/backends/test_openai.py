@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import math
+import socket
 import threading
 import time
 from collections import Counter
@@ -192,6 +193,21 @@ def test_no_server_is_no_reason_to_refuse_and_says_which_url():
     ((answer,),) = ask(model, ["a"])
     assert answer.failed.startswith(f"{url}: no connection")
     model.close()
+
+
+def test_a_server_that_is_down_is_not_tried_again_for_every_request_and_may_come_back(serve):
+    def work(handler, body, times):
+        handler.connection.shutdown(socket.SHUT_RDWR) if dead else echo(handler, body, times)
+
+    dead = True
+    _, model = serve(work, concurrency=1, retries=1)
+    assert all(group[0].failed for group in ask(model, list("abcdef")))
+    assert (model.account.failed, model.account.retries) == (6, 1)
+    dead = False
+    assert texts(model, ask(model, ["g"])) == [["G"]]
+    dead = True
+    ask(model, ["h", "i"])
+    assert (model.account.failed, model.account.retries) == (8, 2)
 
 
 @pytest.mark.parametrize(

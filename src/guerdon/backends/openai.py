@@ -112,6 +112,7 @@ class Server:
         self.timeout, self.account = timeout, Account()
         self._client = _client(url, self._key, timeout, retries)
         self._turn = asyncio.Semaphore(concurrency)
+        self._down = False  # after a request whose tries all came to nothing others are not tried again, until one is answered
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name=f"guerdon-openai {name}").start()
 
@@ -187,16 +188,19 @@ class Server:
 
     async def _request(self, body: dict[str, Any]) -> Answer:
         """One answer, however it went: a request that fails is one too."""
-        from openai import OpenAIError
+        from openai import APIConnectionError, OpenAIError
 
         async with self._turn:
             began, account = time.perf_counter(), self.account
             account.requests += 1
+            client = self._client.with_options(max_retries=0) if self._down else self._client
             try:
-                reply = await self._client.post("/chat/completions", body=body, cast_to=_reply())
+                reply = await client.post("/chat/completions", body=body, cast_to=_reply())
                 request, answer = reply.request, read(reply.content, bool(body.get("logprobs")))
+                self._down = False
             except (OpenAIError, ValueError) as error:
                 request, answer = getattr(error, "request", None), (completion("", "error", failed=self._why(error)), Usage())
+                self._down = isinstance(error, APIConnectionError)
             account.retries += _retries(request)
             account.seconds += time.perf_counter() - began
             found, used = answer
