@@ -26,7 +26,8 @@ class Interrupted(Broke):
 
 
 KINDS = (
-    "env", "tool", "backend", "rollout", "reward", "shape", "select", "keep", "credit", "aggregate", "loss", "mix", "tracker",
+    "env", "tool", "backend", "rollout", "reward", "shape", "select", "keep", "credit", "aggregate", "loss", "mix", "search",
+    "annotator", "tracker",
 )  # fmt: skip
 
 
