@@ -34,12 +34,12 @@ SEEDS = (0, 1, 2)
 P = {"baseline": 0.0, "method": 0.4, "ablated": 0.5}
 STEPS = {"baseline": 60, "method": 180, "ablated": 180}
 JUDGES = {
-    "baseline": "judge", "method": "judge | calibrated(reasoning_patterns)", "ablated": "judge | calibrated(reasoning_patterns | swapped)",
+    "baseline": "noted", "method": "noted | calibrated(reasoning_patterns)", "ablated": "noted | calibrated(reasoning_patterns | swapped)",
 }  # fmt: skip
 
 
 @reward(inline=True)
-def judge(meta: dict) -> float:
+def noted(meta: dict) -> float:
     """The planted score."""
     return meta["score"]
 
