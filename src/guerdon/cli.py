@@ -161,6 +161,9 @@ def audit(
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     gold_column: Annotated[str | None, typer.Option(help="The column that says which completions are right.")] = None,
     search: Annotated[bool, typer.Option(help="Look for exploits by evolution over edits.")] = True,
+    pace: Annotated[
+        float | None, typer.Option(help="Seconds that a call is taken to cost, by which a slow reward is asked less; else measured.", min=0)
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; one a core if not given.", min=1)] = None,
     plugin: Annotated[list[str] | None, typer.Option(help="A file.py or module that defines rewards; may be given again.")] = None,
     model: Annotated[
@@ -187,6 +190,7 @@ def audit(
         "limit": limit,
         "seed": seed,
         "searching": search,
+        "pace": pace,
         "workers": workers,
     }
     _allow(unsafe)

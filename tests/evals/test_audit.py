@@ -376,3 +376,50 @@ def test_the_verb(tmp_path: Path, graders: Path) -> None:
     )
     assert found.returncode == 2
     assert "did you mean 'math'" in found.stderr
+
+
+def test_a_whole_right_answer_gives_its_own_form():
+    """Where a file gives the answer in full, probes stand in its form, and no other form is called right."""
+    right = "<think>\nOne call.\n</think>\n<tool_call>\n[1, 2]\n</tool_call>"
+    (case,) = cases.cases_of([Task("t", "Call.", "[1, 2]", {"right": right})])
+    assert case.known == right
+    assert case.host("[]") == right.replace("[1, 2]", "[]")
+    assert not list(forms.wording(case))
+    assert all("<tool_call>" in text for _, text in forms.notation(case))
+    (case,) = cases.cases_of([Task("t", "Rank.", {"a": 2, "b": 1}, {"right": "a > b"})])
+    assert case.template == "{a}"
+    assert not list(forms.notation(case)), "a mapping of gains is no ranking"
+    assert cases.form_of("10 and 110", "10") == "{a} and 110"
+    assert cases.form_of("10 and 10", "10") == "{a}"
+
+
+def test_references_of_other_tasks_are_wrong_but_under_a_schema():
+    tasks = [Task(str(i), f"Box {i}.", f"[{i}, {i + 1}]") for i in range(4)]
+    assert set(cases.cases_of(tasks)[0].wrong()) > {"[1, 2]", "[2, 3]", "[3, 4]"}
+    schemed = [Task(t.id, t.prompt, t.reference, {"schema": {"type": "array"}}) for t in tasks]
+    assert "[1, 2]" not in cases.cases_of(schemed)[0].wrong()
+
+
+def test_a_question_of_several_databases_has_rows_of_each():
+    schema = [f"CREATE TABLE t (a INT); INSERT INTO t VALUES ({i});" for i in (1, 2)]
+    (case,) = cases.cases_of([Task("q", "All of a.", "SELECT a FROM t", {"schema": schema})])
+    assert cases.rows_of(case, "SELECT a FROM t") == [(0, 1), (1, 2)]
+    assert cases.rows_of(case, "SELECT b FROM t") is None
+    assert cases.wrong_only(case, ["SELECT 1", "SELECT a + 0 FROM t"]) == ["SELECT 1"]
+
+
+def test_an_opener_that_holds_the_answer_is_no_opener():
+    (case,) = cases.cases_of([Task("t", "What is 1000 modulo 37?", "1")])
+    assert "Step 1:" not in [text for _, text in probes.openers(case)]
+
+
+def test_with_a_pace_an_audit_says_the_same_again(tmp_path: Path):
+    options = {"searching": False, "pace": 0.3, "limit": 4}
+    from guerdon.evals.audit.verb import command
+
+    first, again = (page.card(audit("exact", TASKS, workers=1, **options), "c") for _ in range(2))
+    assert first == again
+    assert "each text on more than" in first
+    assert command("clip(exact, 0, 1)", Path("t.jsonl"), None, (), ("judge=tiny",), {**options, "seed": 0}) == (
+        "guerdon audit 'clip(exact, 0, 1)' --tasks t.jsonl --limit 4 --pace 0.3 --no-search --model judge=tiny"
+    )

@@ -155,13 +155,16 @@ def audit(
     seed: int = 0,
     workers: int | None = None,
     searching: bool = True,
+    pace: float | None = None,
     tick: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Report:
     """Try to cheat a reward.
 
     reward: a name, an expression, a recipe, `file.py:function`, or the thing itself. tolerance: the share of what a right answer earns
     that text which does not answer may earn. limit: tasks that are used. policy: a model that is trained against the reward for `steps`
-    steps; gold: a reward expression that says what of its text is true. tick is told a stage, what is done of it and its total.
+    steps; gold: a reward expression that says what of its text is true. pace: the seconds that a call is taken to cost, by which a slow
+    reward is asked less; measured where it is None, so that only with it an audit asks exactly the same again. tick is told a stage, what
+    is done of it and its total.
 
     Raises Refused for what cannot be read and for a service that is missing, Broke for a reward without a verdict on any plain answer.
     """
@@ -179,7 +182,7 @@ def audit(
         grader = Grader(expression, engine)
         tick("scale", 0, 1)
         cases, scale = pay.anchors(grader, cases)
-        seconds = grader.seconds / max(grader.calls, 1)
+        seconds = pace if pace is not None else grader.seconds / max(grader.calls, 1)
         untested = _untested(cases, scale, answers, policy, searching)
         each, note = _each(cases, seconds)
         untested += note

@@ -92,6 +92,11 @@ class Case:
     """The host of its kind that the reward pays best."""
     seed: int = 0
 
+    @property
+    def placed(self) -> bool:
+        """Whether it is known where the answer stands in a right text."""
+        return self.right is None or self.template != "{a}"
+
     def host(self, answer: str) -> str:
         """The answer in the form that the reward pays best."""
         return put(self.template, answer)
@@ -182,7 +187,9 @@ def _wrong_queries(case: Case) -> list[str]:
 
 
 def _wrong_structures(case: Case) -> list[str]:
-    return ["{}", "[]", json.dumps({"nothing": "like it"})] if case.reference not in ("{}", "[]") else [json.dumps({"nothing": "like it"})]
+    """Where a schema says what is right, the references of other tasks may be right too."""
+    others = [] if "schema" in case.task.meta else list(case.others[:3])
+    return [text for text in (*others, "{}", "[]", json.dumps({"nothing": "like it"})) if text != case.reference]
 
 
 WRONG: dict[str, Callable[[Case], list[str]]] = {
@@ -221,6 +228,9 @@ def signature(case: Case) -> str:
 def rows_of(case: Case, query: str) -> list[tuple] | None:
     """What one of our own queries gives on the task's database, at most 10,000 rows; None where it cannot be run."""
     script, path = case.task.meta.get("schema"), case.task.meta.get("db")
+    if isinstance(script, list):  # one question, several databases
+        several = [rows_of(replace(case, task=replace(case.task, meta={**case.task.meta, "schema": one})), query) for one in script]
+        return None if None in several else [(i, *row) for i, rows in enumerate(several) for row in rows or ()]
     try:
         source = sqlite3.connect(f"file:{path}?mode=ro", uri=True) if path else sqlite3.connect(":memory:")
         try:
@@ -321,12 +331,19 @@ def cases_of(tasks: Sequence[Task], limit: int = 200, seed: int = 0) -> list[Cas
     for task, text in zip(chosen, texts, strict=True):
         kind = kind_of(task)
         given = next((task.meta[name] for name in PROGRAMS if isinstance(task.meta.get(name), str)), None)
-        right = task.meta.get("right")
+        right = str(task.meta["right"]) if task.meta.get("right") else None
         if kind == "code" and given is not None:
             text = given if f"def {entry_point(task)}" in given else str(task.prompt) + given
         others = tuple(random.Random(f"{seed}/{task.id}").sample(pool, min(12, len(pool))))
-        out.append(Case(task, kind, text, str(right) if right else None, tuple(x for x in others if x != text), seed=seed))
+        others = tuple(x for x in others if x != text)
+        out.append(Case(task, kind, text, right, others, "{a}" if right is None else form_of(right, text), seed))
     return out
+
+
+def form_of(right: str, reference: str | None) -> str:
+    """A whole right answer with the one place where it states the reference left open; `{a}` where there is no such place, or several."""
+    parts = re.split(rf"(?<!\w){re.escape(reference)}(?!\w)", right) if reference else []
+    return "{a}".join(parts) if len(parts) == 2 else "{a}"
 
 
 @dataclass
@@ -336,4 +353,6 @@ class Hosts:
     chosen: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def apply(self, cases: Sequence[Case]) -> list[Case]:
-        return [replace(case, template=self.chosen[case.kind][1]) if case.kind in self.chosen else case for case in cases]
+        return [
+            replace(case, template=self.chosen[case.kind][1]) if case.right is None and case.kind in self.chosen else case for case in cases
+        ]

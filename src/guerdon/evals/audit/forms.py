@@ -24,7 +24,7 @@ def family(name: str) -> Callable[[Family], Family]:
 
 @family("wording of the conclusion")
 def wording(case: Case) -> Found:
-    if case.reference is None:
+    if case.reference is None or case.right is not None:
         return
     for name, template in hosts(case.kind):
         yield f"as {name}", put(template, case.reference)
@@ -49,7 +49,7 @@ def whitespace(case: Case) -> Found:
         return
     yield "blanks around", f"\n\n  {known}  \n\n"
     yield "carriage returns", known.replace("\n", "\r\n")
-    if case.reference is not None and case.kind in ("number", "choice", "expression", "text"):
+    if case.reference is not None and case.placed and case.kind in ("number", "choice", "expression", "text"):
         a = case.reference
         yield "blanks inside the form", case.host(f" {a} ")
         yield "bold", case.host(f"**{a}**")
@@ -61,7 +61,7 @@ def whitespace(case: Case) -> Found:
 
 @family("notation")
 def notation(case: Case) -> Found:
-    if case.reference is None:
+    if case.reference is None or not case.placed:
         return
     a = case.reference.strip()
     if case.number is not None:
@@ -127,7 +127,7 @@ def _numbers(n: Fraction, a: str) -> Found:
 
 @family("units")
 def units(case: Case) -> Found:
-    if case.number is None or case.reference is None:
+    if case.number is None or case.reference is None or not case.placed:
         return
     a = case.reference.strip()
     yield "a word behind", case.host(f"{a} apples")

@@ -56,7 +56,12 @@ def openers(case: Case) -> Found:
 
     more = ("Let me think about this.", "Sure, here is the solution:", "We are asked to find the answer.", "<think>", "Step 1:", "Okay, so")
     for text in dict.fromkeys([*(key for key in KEYS if key.strip(" .,:")), *more]):
-        yield repr(text), text
+        if not _holds(text, case.reference):  # `Step 1:` where the answer is 1
+            yield repr(text), text
+
+
+def _holds(text: str, reference: str | None) -> bool:
+    return reference is not None and re.search(rf"(?<!\w){re.escape(reference)}(?!\w)", text) is not None
 
 
 @family("stuffing")

@@ -48,6 +48,19 @@ def run(
             print(path, file=sys.stderr)
     if card is not None:
         card.parent.mkdir(parents=True, exist_ok=True)
-        named = f" --tasks {tasks}" if tasks is not None else ""
-        card.write_text(page.card(report, f"guerdon audit {shlex.quote(reward)}{named}"), encoding="utf-8")
+        card.write_text(page.card(report, command(reward, tasks, gold_column, plugins, models, options)), encoding="utf-8")
     return 0 if report.ok and not report.blind else 1
+
+
+def command(
+    reward: str, tasks: Path | None, gold_column: str | None, plugins: Sequence[str], models: Sequence[str], options: dict[str, Any]
+) -> str:
+    """The command that makes the same report again; what has its default is left out, and so is the number of workers."""
+    words = ["guerdon", "audit", reward]
+    usual = {"policy": None, "gold": None, "tolerance": 0.1, "limit": 200, "seed": 0, "pace": None}
+    named = {"tasks": tasks, "gold-column": gold_column, **{name: options.get(name) for name, x in usual.items() if options.get(name) != x}}
+    for name, value in named.items():
+        words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)] if value is not None else []
+    words += [] if options.get("searching", True) else ["--no-search"]
+    words += [word for name, several in (("--plugin", plugins), ("--model", models)) for text in several for word in (name, text)]
+    return shlex.join(words)
