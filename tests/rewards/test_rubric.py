@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from guerdon.backends.scripted import Scripted
 from guerdon.registry import Refused
-from guerdon.rewards.rubric import BUILT_IN, Item, Rubric, load, normalised
+from guerdon.rewards.rubric import normalised
+from guerdon.rewards.rubric_data import BUILT_IN, Item, Rubric, load
 from guerdon.samples import Context, Rewards, Sample, State, Task
 from guerdon.scoring import Cache, Engine
 from guerdon.spans import mark

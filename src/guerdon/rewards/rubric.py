@@ -1,103 +1,28 @@
-"""Rubrics: what makes an answer good, as data, and the reward that has a judge go through it point by point.
-
-about: A reply to a customer.                  # optional: shown to the judge
-items:
-- {id: polite, text: It is polite., gate: true}                    # not met: the whole value is 0
-- {id: refund, text: It says when the money comes back., weight: 2, evidence: true}     # the judge must quote the passage
-- {id: clear, text: It is easy to follow., points: 5}              # 0 to 5 in place of yes or no
-- {id: blame, text: It blames the customer., weight: -1}           # lowers the value where it is met
-"""
+"""The reward that has a judge go through a rubric point by point; `rubric_data` says what a rubric is."""
 
 from __future__ import annotations
 
-import math
+import importlib
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from guerdon.registry import Refused, nearest
+from guerdon.registry import Refused
 from guerdon.rewards.core import reward
 from guerdon.rewards.judge import Message, Said, ask, conversation, read_json, request, shown
 from guerdon.rewards.reading import packages
 from guerdon.samples import Sample, Verdict
 
-BUILT_IN = Path(__file__).parent / "rubrics"
+if TYPE_CHECKING:
+    from guerdon.rewards.rubric_data import Item, Rubric
 
 
-class Item(BaseModel):
-    """One point of a rubric. Its share is 1 or 0, or with `points` the points given of so many."""
-
-    model_config = ConfigDict(extra="forbid")
-    id: str = Field(default="", max_length=60, description="its number unless stated")
-    text: str = Field(min_length=1, description="what the judge finds to be so, or not")
-    weight: float = Field(default=1.0, allow_inf_nan=False)
-    gate: bool = False
-    evidence: bool = Field(default=False, description="met only where the judge quotes a passage that stands in the answer")
-    points: int | None = Field(default=None, ge=1, le=100)
-
-    @model_validator(mode="after")
-    def _gate_is_plain(self) -> Item:
-        if self.gate and (self.points is not None or self.weight < 0):
-            raise ValueError("a gate is met or not: it has neither `points` nor a `weight` below 0")
-        return self
-
-
-class Rubric(BaseModel):
-    """value = max(0, sum_i weight_i share_i / sum of the positive weights), 0 where a gate is not met, 1 where no weight is positive."""
-
-    model_config = ConfigDict(extra="forbid")
-    about: str = ""
-    items: list[Item] = Field(min_length=1, max_length=100)
-
-    @model_validator(mode="after")
-    def _named(self) -> Rubric:
-        for number, item in enumerate(self.items, 1):
-            item.id = item.id or str(number)
-        names = [item.id for item in self.items]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"two items have the id {twice!r}; give each its own")
-        if all(item.weight <= 0 and not item.gate for item in self.items):
-            raise ValueError("no item is a gate or has a weight above 0, so that every answer would get the same")
-        return self
-
-    def value(self, shares: Mapping[str, float]) -> float:
-        """shares: of each item by id, in [0, 1]. A gate is met above one half (of the votes)."""
-        if any(item.gate and shares[item.id] <= 0.5 for item in self.items):
-            return 0.0
-        whole = math.fsum(item.weight for item in self.items if item.weight > 0)
-        return max(0.0, math.fsum(item.weight * shares[item.id] for item in self.items) / whole) if whole else 1.0
-
-
-def load(file: str | Path) -> Rubric:
-    """The rubric of a YAML file, or of a name without ending, which guerdon ships. Raises Refused naming file and field."""
-    path = Path(file)
-    if not path.suffix and path.name == str(file):
-        path = BUILT_IN / f"{file}.yaml"
-        if not path.is_file():
-            raise Refused(f"There is no rubric {str(file)!r}{nearest(str(file), [p.stem for p in BUILT_IN.glob('*.yaml')])}")
-    try:
-        return rubric_of(yaml.safe_load(path.read_text(encoding="utf-8")), str(file))
-    except OSError as error:
-        raise Refused(f"The rubric {file} cannot be read: {error.strerror or error}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Refused(f"The rubric {file} is no YAML: {' '.join(str(error).split())[:200]}.") from None
-
-
-def rubric_of(data: Any, where: str) -> Rubric:
-    """The rubric of a mapping, or of the list of its items. Raises Refused: where, field, and what is wrong."""
-    try:
-        return Rubric.model_validate({"items": data} if isinstance(data, list) else data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ", ".join(f"number {part + 1}" if isinstance(part, int) else str(part) for part in first["loc"])
-        said = first["msg"].removeprefix("Value error, ")
-        raise Refused(f"The rubric of {where}{f', {field}' if field else ''}: {said}.") from None
+def data() -> Any:
+    """The module that reads rubrics; it needs pydantic, which a process that only scores is spared."""
+    return importlib.import_module("guerdon.rewards.rubric_data")
 
 
 def _check(file: str | None = None, votes: int = 1, max_tokens: int = 1024, **_: Any) -> None:
@@ -105,7 +30,7 @@ def _check(file: str | None = None, votes: int = 1, max_tokens: int = 1024, **_:
     if votes < 1 or max_tokens < 1:
         raise Refused(f"rubric takes votes and max_tokens of 1 or more, not {votes} and {max_tokens}.")
     if file is not None:
-        load(file)
+        data().load(file)
 
 
 @reward(batch=True, check=_check)
@@ -120,13 +45,13 @@ def rubric(
     space and punctuation aside) is not met. Evidence `rubric`: {items: {id: {share, quotes, made_up}}, unread}. 0 without an answer;
     hostile and failed as of `judge`; an item without a readable verdict makes the sample failed.
     """
-    shared = load(file) if file is not None else None
+    shared = data().load(file) if file is not None else None
     rubrics = [_rubric(s, shared) for s in sample]
     answers: list[Any] = [given if isinstance(given, Verdict) else shown(model, s) for s, given in zip(sample, rubrics, strict=True)]
     asked = [
         (i, items)
         for i, (given, answer) in enumerate(zip(rubrics, answers, strict=True))
-        if isinstance(given, Rubric) and isinstance(answer, str)
+        if not isinstance(given, Verdict) and isinstance(answer, str)
         for items in ([given.items] if together else [[item] for item in given.items])
     ]
     said = ask(
@@ -149,11 +74,11 @@ Marks = dict[str, dict[str, Any]]
 def _rubric(sample: Sample, shared: Rubric | None) -> Rubric | Verdict:
     if shared is not None:
         return shared
-    data = {**sample.task.meta, **sample.meta}.get("rubric")
-    if data is None:
+    given = {**sample.task.meta, **sample.meta}.get("rubric")
+    if given is None:
         return Verdict.abstain("the task has no `rubric` in its meta; or name a file: rubric(file='...')")
     try:
-        return rubric_of(data, f"task {sample.task.id!r}")
+        return data().rubric_of(given, f"task {sample.task.id!r}")
     except Refused as error:
         return Verdict.fail(str(error))
 
