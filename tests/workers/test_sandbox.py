@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from guerdon.registry import Refused
 from guerdon.workers import Job, Sandbox
-from guerdon.workers.sandbox import INFRASTRUCTURE
+from guerdon.workers.sandbox import INFRASTRUCTURE, allow_unsafe
 from guerdon.workers.warm import Gone, Warm
 
 HOSTILE = Path(__file__).parents[2] / "benchmarks" / "hostile"
@@ -272,6 +274,35 @@ def test_nothing_runs_on_after_close():
     assert sandbox.run(HONEST)[0].passed
     sandbox.close()
     sandbox.close()
+
+
+def test_workers_and_what_runs_on_them_die_with_their_controller(tmp_path):
+    code = """
+import os, sys, threading, time
+from guerdon.workers import Job, Sandbox
+sandbox = Sandbox(1)
+sandbox.run(Job("def f(x): return 2 * x", [{"code": "assert f(4) == 8"}], "f"))
+pids = [w.process.pid for p in sandbox._pairs for w in (p.candidate, p.tester.worker)]
+pids += [int(c) for p in pids for c in open(f"/proc/{p}/task/{p}/children").read().split()]
+threading.Thread(target=sandbox.run, args=(Job("while True: pass", [{"code": "f(1)"}], "f", seconds=60, total=60),), daemon=True).start()
+time.sleep(0.5)
+print(*pids, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    pids = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+    assert len(pids) == 4
+    until = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_unsafe_can_be_said_for_the_whole_process(monkeypatch):
+    monkeypatch.setattr("guerdon.workers.sandbox._unsafe", False)
+    assert not Sandbox().unsafe
+    allow_unsafe()
+    assert Sandbox().unsafe
+    assert not Sandbox(unsafe=False).unsafe
 
 
 def test_from_many_threads():

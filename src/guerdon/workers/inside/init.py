@@ -12,7 +12,6 @@ import importlib
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -22,9 +21,9 @@ from typing import Any
 
 from . import candidate, kernel, tester
 
-PRELOADED = (
+PRELOADED = (  # what programs import most; each module more makes each fork dearer
     "math cmath collections itertools functools re heapq bisect string random typing json copy operator datetime decimal fractions "
-    "statistics dataclasses abc enum threading queue io time sys os array traceback"
+    "statistics abc enum threading queue io"
 )
 CONTROL, RULES, ASIDE = 63, 62, 30  # descriptors: the controller's socket, Landlock's rules, and from where on a run's wait for their place
 ORDER = struct.Struct("!BIdI")
@@ -77,6 +76,9 @@ class Worker:
     def __init__(self, setup: dict[str, Any], control: socket.socket) -> None:
         self.setup, self.mode, self.scratch = setup, setup["mode"], setup["scratch"]
         self.first = os.getpid() == 1
+        if os.getsid(0) != os.getpid():
+            os.setsid()  # a run that signals its whole group meets nobody outside
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # process 1 is deaf to what its children send, but for signals that it handles
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
@@ -192,6 +194,8 @@ class Worker:
             kernel.fresh_scratch(self.setup["scratch_mb"], mounted=True)
             self.rules = self.rules and self._landlock()
         else:
+            import shutil  # here: it would make each fork dearer
+
             try:
                 os.chmod(self.scratch, 0o700)
                 for entry in os.scandir(self.scratch):
