@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import builtins
 import os
-import random
 import socket
 import sys
-import threading
 import types
 from typing import Any
 
@@ -32,7 +30,6 @@ def serve(channel: socket.socket) -> None:
 
 
 def load(program: str, module: types.ModuleType) -> dict[str, Any] | None:
-    random.seed(0)  # the same program, the same verdict; a fork has seeded it anew
     try:
         exec(compile(program, "solution.py", "exec", dont_inherit=True), module.__dict__)
     except BaseException as error:
@@ -82,7 +79,8 @@ def whole(channel: socket.socket) -> None:
     sys.modules["__main__"] = module
     failure = load(job["program"], module)
     try:
-        for thread in threading.enumerate():
+        threading = sys.modules.get("threading")
+        for thread in threading.enumerate() if threading else ():
             if thread is not threading.current_thread() and not thread.daemon:
                 thread.join()
         sys.stdout.flush()

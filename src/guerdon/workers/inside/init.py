@@ -23,7 +23,7 @@ from . import candidate, kernel, tester
 
 PRELOADED = (  # what programs import most; each module more makes each fork dearer
     "math cmath collections itertools functools re heapq bisect string random typing json copy operator datetime decimal fractions "
-    "statistics abc enum threading queue io"
+    "statistics abc enum io"
 )
 CONTROL, RULES, ASIDE = 63, 62, 30  # descriptors: the controller's socket, Landlock's rules, and from where on a run's wait for their place
 ORDER = struct.Struct("!BIdI")
@@ -90,8 +90,11 @@ class Worker:
             os.dup2(null, fd)
         os.closerange(3, CONTROL)
         os.umask(0o077)
+        hook, os.register_at_fork = os.register_at_fork, lambda **_: None  # random would seed itself in each fork
         for name in PRELOADED.split():
             importlib.import_module(name)
+        os.register_at_fork = hook
+        sys.modules["random"].seed(0)  # the same program, the same numbers
         sys.path[:] = [path for path in sys.path if path != setup["source"]] + setup["packages"]
         os.environ.clear()
         os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
