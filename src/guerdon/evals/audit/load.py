@@ -143,6 +143,7 @@ def lift(fn: Callable[..., Any], name: str) -> tuple[Reward, str]:
             call = adapter(_silent(fn), parameters)
             if asynchronous:
                 call = _blocking(call)
+            call.__module__, call.__qualname__ = fn.__module__, fn.__qualname__  # whose it is
             return reward(name=unique, version="audited")(call), host
     needed = {n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     ours = {*FIELDS, *SERVICES, "group", "samples"}
