@@ -337,8 +337,8 @@ class _Judge:
                 near.close()
                 far.close()
                 while clean is None and (message := receive(results)) is not None:
+                    verdicts.append(message)
                     clean = message.get("clean")
-                    verdicts += [message] if clean is None else []
             except (OSError, Forged):
                 pass  # the process of the tests has died, or is late: what it has not told is settled below
             except NotPlain as error:

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from .wire import Forged, NotPlain, receive, send, tag, untag
@@ -43,14 +44,6 @@ class Link:
         self.ended = self.ended or ended
         self.broken = self.broken or (ended and not self.loaded)
         return Over()
-
-    def begin(self, program: str) -> None:
-        try:
-            send(self.channel, {"program": program})
-        except NotPlain as error:
-            raise self.settle(ERROR, f"the program is {error}", True) from None
-        except OSError:
-            raise self.settle(LOST, "", True) from None
 
     def call(self, name: str, args: tuple, kwargs: dict[str, Any]) -> Any:
         if self.verdict is not None:
@@ -275,39 +268,42 @@ def said(error: BaseException) -> str:
 
 
 def serve(control: socket.socket) -> None:
-    """Judge one job after the other: a verdict on each test as soon as it is there, and at the end whether this process may go on."""
+    """Judge one job after the other."""
     fds: list[int] = []
     while (job := receive(control, fds)) is not None:
         with socket.socket(fileno=fds.pop()) as channel:
-            clean = judge(job, channel, control)
-        send(control, {"clean": clean})
+            judge(job, channel, control)
 
 
-def judge(job: dict[str, Any], channel: socket.socket, results: socket.socket) -> bool:
-    """False where this process may no longer be as it was: code that can change it has run, or something went on that it did not expect."""
+def judge(job: dict[str, Any], channel: socket.socket, results: socket.socket) -> None:
+    """Send a verdict on each test as soon as it is there.
+
+    `all`: the tests that follow would come to the same.  `clean`, in the last one: this process may judge another job. It may not once code
+    that can change it has run, or something went on that it did not expect.
+    """
     link = Link(channel)
     tests = Tests(job, link)
     signal.signal(signal.SIGALRM, tests.late)
     sys.modules["random"].seed(0)
     wrong = tests.begin()
-    try:
-        link.begin(job["program"])
-    except Over:
-        wrong = wrong or ""
-    for k in range(job["first"], len(job["tests"])):
+    with suppress(OSError):  # where nobody reads any more, the first call finds out
+        send(channel, {"program": job["program"]})
+    end = len(job["tests"]) - 1
+    for k in range(job["first"], end + 1):
         begun = time.monotonic()
         try:
             status, reason = (INFRASTRUCTURE, wrong) if wrong else tests.run(job["tests"][k], job["seconds"])
         except Over:  # the alarm rang on the way out
             status, reason = TIMEOUT, ""
-        if k == len(job["tests"]) - 1 and status == PASSED and more(channel):
+        if k == end and status == PASSED and more(channel):
             status, reason = CHEATED, "bytes on its channel that answer nothing"
         alike = (link.broken and status != PASSED) or bool(wrong)
-        send(results, {"test": k, "status": status, "reason": reason, "seconds": time.monotonic() - begun, "all": alike})
+        verdict = {"test": k, "status": status, "reason": reason, "seconds": time.monotonic() - begun, "all": alike}
         tests.clean = tests.clean and status in (PASSED, FAILED, ERROR, LOST, INFRASTRUCTURE)
-        if link.ended or alike:
-            break
-    return tests.clean and sum(link.sizes) < LARGE
+        last = k == end or link.ended or alike
+        send(results, {**verdict, "clean": tests.clean and sum(link.sizes) < LARGE} if last else verdict)
+        if last:
+            return
 
 
 def more(channel: socket.socket) -> bool:
