@@ -79,10 +79,10 @@ def whole(channel: socket.socket) -> None:
     sys.modules["__main__"] = module
     failure = load(job["program"], module)
     try:
-        threading = sys.modules.get("threading")
-        for thread in threading.enumerate() if threading else ():
-            if thread is not threading.current_thread() and not thread.daemon:
-                thread.join()
+        if (threading := sys.modules.get("threading")) is not None:
+            for thread in threading.enumerate():
+                if thread is not threading.current_thread() and not thread.daemon:
+                    thread.join()
         sys.stdout.flush()
     except BaseException as error:
         failure = failure or raised(error)
