@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import json
+import re
 
 import numpy as np
 import pytest
 
 import guerdon.reward_models
 import guerdon.rewards  # noqa: F401  fills the registry
-from guerdon.backends.scripted import Scripted
+from guerdon.backends.scripted import Says, Scripted
 from guerdon.registry import pieces
 from guerdon.rewards.core import Reward
 from guerdon.samples import Context, Progress, Rewards, Sample, State, Task
@@ -72,18 +74,25 @@ def stand_in():
     return local((LlamaForCausalLM(config), tokens), head="scalar", trainable=False, dtype="float64")
 
 
+def listed(messages: list[dict], rng: np.random.Generator) -> str:
+    """A listwise verdict on all names of the question."""
+    names = re.findall(r"<<<(model-\d+) ", messages[-1]["content"])
+    return json.dumps({"scores": {name: int(rng.integers(1, 6)) for name in names}, "best-to-worst": names})
+
+
 JUDGED = {
     "judge": ('{"score": 3}', '{"score": 9}'),
     "judge_correct": ("yes", "no"),
     "preferred": ('{"winner": "A"}', '{"winner": "B"}', '{"winner": "tie"}'),
     "graded": ("CORRECT", "INCORRECT", "NOT_ATTEMPTED"),
+    "rewardanything": listed,
     "nuggets": ('["support"]', '["partial_support"]', '["not_support"]'),
 }
-"""What a judge may say to the rewards that read its words: one of these, by the words of the question."""
+"""What a judge may say to the rewards that read its words: one of these, by the words of the question, or what a function says of them."""
 
 
-def judging(answers: tuple[str, ...]) -> Scripted:
-    return Scripted(lambda messages, rng: str(rng.choice(answers)))
+def judging(answers: tuple[str, ...] | Says) -> Scripted:
+    return Scripted(answers if callable(answers) else lambda messages, rng: str(rng.choice(answers)))
 
 
 def context(reward: Reward, seed: int = 0) -> Context:

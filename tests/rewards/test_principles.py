@@ -138,7 +138,7 @@ def test_a_reasoning_judge_in_training_is_paid_by_its_label():
     np.testing.assert_allclose(score(rlbff_genrm, samples).total(), [r, -r, r, -r, -CLIP, -CLIP], atol=1e-4)
     wrong = Sample(Task("", "2+2? 4", "maybe"), texts[0])
     mark(wrong)
-    assert "Yes or No" in score(rlbff_genrm, [wrong]).why(0)
+    assert score(rlbff_genrm, [wrong]).state[0] == State.ABSTAINED
 
 
 def test_feedback_is_listed_and_what_it_does_not_hold_is_dropped():

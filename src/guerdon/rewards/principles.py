@@ -101,21 +101,22 @@ def _margin(yes: np.ndarray | Verdict, no: np.ndarray | Verdict, evidence: dict[
 def rlbff_genrm(sample: list[Sample], reference: list[Any], model: Any = "policy") -> list[Verdict]:
     """What trains a judge that reasons first: +r for a row whose label is Yes, -r for No, r as in `rlbff` at its own answer's place.
 
-    The reference is the label, Yes or No. A completion without an answer gets -10, or not to answer would pay. Source: arXiv:2509.21319;
-    that the sign is the label's is assumed. Raises Refused for another reference.
+    The reference is the label, Yes or No; with another it abstains. A completion without an answer gets -10, or not to answer would pay.
+    Source: arXiv:2509.21319; that the sign is the label's is assumed.
     """
     rows = [in_answer(model, s, word) for s in sample for word in WORDS]
     found = logprobs(model, rows)
-    out = []
-    for i, label in enumerate(reference):
-        if label not in WORDS:
-            raise Refused(f"rlbff_genrm: the reference is {str(label)[:40]!r}; give the label of the row, Yes or No.")
-        margin = _margin(found[2 * i], found[2 * i + 1])
-        if margin.reason or margin.value is None:
-            out.append(margin if margin.value is None else Verdict(-CLIP, margin.reason))
-        else:
-            out.append(Verdict(margin.value if label == "Yes" else -margin.value))
-    return out
+    return [_signed(_margin(found[2 * i], found[2 * i + 1]), label) for i, label in enumerate(reference)]
+
+
+def _signed(margin: Verdict, label: Any) -> Verdict:
+    if label not in WORDS:
+        return Verdict.abstain("the task's reference is no label, Yes or No")
+    if margin.value is None:
+        return margin
+    if margin.reason:  # no answer, or a hostile one
+        return Verdict(-CLIP, margin.reason)
+    return Verdict(margin.value if label == WORDS[0] else -margin.value)
 
 
 @dataclass(frozen=True)
