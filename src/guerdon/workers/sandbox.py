@@ -364,11 +364,10 @@ class _Judge:
         seconds = min(job.seconds, self.until - begun)
         (mine, theirs), (out, into), given = socket.socketpair(), os.pipe(), os.memfd_create("stdin")
         with mine, theirs, open(out, "rb", buffering=0) as pipe:
-            with open(given, "r+b") as file:
+            with open(given, "r+b") as file, open(into, "wb"):
                 file.write(stdin.encode("utf-8", "surrogatepass"))
                 file.seek(0)
                 worker.start(PROGRAM, [theirs.fileno(), file.fileno(), into], seconds, job.memory_mb)
-            os.close(into)
             theirs.close()
             mine.settimeout(seconds + GRACE)
             try:
@@ -430,5 +429,6 @@ def ended(ending: Ending, seconds: float) -> tuple[str, str]:
     if ending.code == -signal.SIGXCPU:
         return TIMEOUT, "out of processor time"
     if ending.code < 0:
-        return ERROR, f"was killed by {signal.Signals(-ending.code).name}"
+        names = {int(s): s.name for s in signal.Signals}
+        return ERROR, f"was killed by {names.get(-ending.code, f'signal {-ending.code}')}"
     return (ERROR, f"exit code {ending.code}") if ending.code else (PASSED, "")

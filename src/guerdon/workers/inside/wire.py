@@ -1,7 +1,7 @@
 """Plain values between two processes that do not trust each other: JSON with tags, never code.
 
-A plain value is None, or of exactly one of the types bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset,
-dict, with plain values inside. Whoever reads one gets objects of these types only, so that comparing them runs nobody's code.
+A plain value is None, or of exactly one of the types bool, int, float, complex, str, bytes, bytearray, range, list, tuple, set,
+frozenset, dict, with plain values inside. Whoever reads one gets objects of these types only, so that comparing them runs nobody's code.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ def tag(x: Any, depth: int = 0) -> Any:
         return {"d": [[tag(k, depth), tag(v, depth)] for k, v in x.items()]}
     if kind is set or kind is frozenset:
         return {"s" if kind is set else "f": [tag(v, depth) for v in x]}
+    if kind is range:
+        return {"r": [tag(n) for n in (x.start, x.stop, x.step)]}
     if kind is complex:
         return {"c": [x.real, x.imag]}
     if kind is bytes or kind is bytearray:
@@ -75,6 +77,7 @@ _READ: dict[str, Callable[[Any, int], Any]] = {
     "d": lambda v, depth: {untag(k, depth): untag(x, depth) for k, x in v},
     "s": lambda v, depth: {untag(x, depth) for x in v},
     "f": lambda v, depth: frozenset([untag(x, depth) for x in v]),
+    "r": lambda v, depth: range(*[untag(n, depth) for n in v]),
     "c": lambda v, depth: complex(*v),
     "b": lambda v, depth: bytes.fromhex(v),
     "a": lambda v, depth: bytearray.fromhex(v),
