@@ -109,7 +109,8 @@ def test_verdicts(sandbox, program, expected):
 @pytest.mark.parametrize(
     "value",
     ["None", "range(9, 0, -2)", "True", "2 ** 70000", "-0.5", "float('inf')", "1 + 2j", "'\\ud800 \\x00 é'", "b'\\x00\\xff'",
-     "bytearray(b'x')",      "[1, (2, {3}), frozenset({4})]", "{1: 'a', (2, 3): [None], 'd': {}}", "[[[[[]]]]]", "__import__('collections').Counter('aab')"],
+     "bytearray(b'x')", "[1, (2, {3}), frozenset({4})]", "[[[[[]]]]]",
+     "{1: 'a', (2, 3): [None], 'd': {}}", "__import__('collections').Counter('aab')"],
 )  # fmt: skip
 def test_plain_values_cross_with_their_types(sandbox, value):
     plain = value.replace("__import__('collections').Counter('aab')", "{'a': 2, 'b': 1}")
