@@ -47,7 +47,10 @@ def test_recipes_are_accepted(path: Path) -> None:
     recipe.read({"tasks": "problems.jsonl", **data})
 
 
-@pytest.mark.parametrize("kind", ["env", "rollout", "reward", "shape", "select", "keep", "credit", "aggregate", "loss", "mix", "backend"])
+@pytest.mark.parametrize(
+    "kind",
+    ["env", "rollout", "reward", "shape", "select", "keep", "credit", "aggregate", "loss", "mix", "backend", "search", "annotator"],
+)
 def test_every_piece_has_its_place_in_the_reference(kind: str) -> None:
     page = (ROOT / "docs" / "reference" / "pieces.md").read_text()
     missing = [p.name for p in registry.pieces(kind) if p.where.startswith("guerdon.") and f"`{p.name}`" not in page]

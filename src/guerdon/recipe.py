@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+import guerdon.annotation
 import guerdon.backends
 import guerdon.credit
 import guerdon.curation
@@ -20,6 +21,7 @@ import guerdon.envs
 import guerdon.losses
 import guerdon.reward_models
 import guerdon.rollouts
+import guerdon.search
 import guerdon.shaping  # noqa: F401  (importing the rooms fills the registry)
 from guerdon import registry
 from guerdon.registry import Refused, find, nearest

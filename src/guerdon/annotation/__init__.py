@@ -1,0 +1,8 @@
+"""Labels for the steps of answers: from rollouts, judges and tools."""
+
+from guerdon.annotation.core import Labels as Labels
+from guerdon.annotation.core import annotator as annotator
+from guerdon.annotation.monte_carlo import monte_carlo as monte_carlo
+from guerdon.annotation.monte_carlo import omegaprm as omegaprm
+from guerdon.annotation.probe import Probe as Probe
+from guerdon.annotation.probe import Prober as Prober
