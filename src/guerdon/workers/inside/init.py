@@ -98,10 +98,12 @@ class Worker:
         sys.path[:] = [path for path in sys.path if path != setup["source"]] + setup["packages"]
         os.environ.clear()
         os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
-        self.filter = kernel.Filter()
+        self.filter = kernel.Filter(of_run=True)
         self.rules = self._landlock()
         self.clean = self._scratch_state()
         kernel.limits_of_all(setup["scratch_mb"])
+        if self.filter.code:
+            kernel.Filter(of_run=False).install()
         gc.collect()
         gc.freeze()
 
@@ -234,7 +236,7 @@ class Worker:
                 os.close(RULES)
             if self.filter.code:
                 self.filter.install()
-            channel = socket.socket(fileno=3)
+            channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, 3)  # asked for nothing, it looks nothing up
             if kind == CALLS:
                 candidate.serve(channel)
             elif kind == PROGRAM:

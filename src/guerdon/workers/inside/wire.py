@@ -78,7 +78,7 @@ _READ: dict[str, Callable[[Any, int], Any]] = {
     "s": lambda v, depth: {untag(x, depth) for x in v},
     "f": lambda v, depth: frozenset([untag(x, depth) for x in v]),
     "r": lambda v, depth: range(*[untag(n, depth) for n in v]),
-    "c": lambda v, depth: complex(*v),
+    "c": lambda v, depth: complex(v[0], v[1]),
     "b": lambda v, depth: bytes.fromhex(v),
     "a": lambda v, depth: bytearray.fromhex(v),
 }
@@ -99,7 +99,7 @@ def untag(x: Any, depth: int = 0) -> Any:
         raise Forged(f"no tag {name[:20]!r}")
     try:
         return _READ[name](inside, depth + 1)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
         raise Forged(str(error)[:100]) from None
 
 
