@@ -26,6 +26,8 @@ PARAMETERS: dict[str, dict[str, object]] = {
     "vargrad": {"floor": 0.1},
 }
 """Values of parameters without a default, or that these batches ask for, by name."""
+CLASSES = {"outcome_classes": 2, "step_classes": 3}
+"""How many values a token has for losses of a head of classes; one for the others."""
 PER_SAMPLE = frozenset(["margin"])
 """Fields of shape (n,); the others are (n, t)."""
 
@@ -73,7 +75,7 @@ class Toy:
     def __init__(self, batch: Batch, seed: int) -> None:
         rng = np.random.default_rng(seed)
         n, t = batch.ids.shape
-        shapes = {"logits": (n, t, VOCABULARY), "values": (n, t), "hidden": (n, t, HIDDEN)}
+        shapes = {"logits": (n, t, VOCABULARY), "values": (n, t), "classes": (n, t, 3), "hidden": (n, t, HIDDEN)}
         self.parameters = {name: self.parameter(rng.normal(size=shape), batch) for name, shape in shapes.items()}
 
     @staticmethod
@@ -86,6 +88,8 @@ class Toy:
         logp = every["logits"].log_softmax(-1)
         every["logprobs"] = logp.gather(-1, batch.ids[..., None])[..., 0]
         every["entropy"] = -(logp.exp() * logp).sum(-1)
+        if piece.name in CLASSES:
+            every["values"] = every["classes"][..., : CLASSES[piece.name]]
         every["embeds"] = Embeds(every["logits"], batch)
         return {name: every[name] for name in ("logprobs", *piece.needs)}
 
@@ -135,6 +139,10 @@ def filled(batch: Batch, piece: registry.Piece) -> Batch:
     if "token" in piece.about.get("grains", ()):
         values = np.sin(np.arange(batch.ids.shape[1]) + batch.lengths[:, None].numpy()) * batch.mask.numpy()
         batch.rewards = replace(batch.rewards, token=Grain.of(values, np.where(batch.mask, State.SCORED, State.ABSTAINED)))
+    if "step" in piece.about.get("grains", ()):
+        has = batch.step_of.numpy()[:, :, None] == np.arange(9)
+        values = np.sin(np.arange(9) + batch.lengths[:, None].numpy())
+        batch.rewards = replace(batch.rewards, step=Grain.of(values, np.where(has.any(1), State.SCORED, State.ABSTAINED)))
     unit = piece.about.get("unit")
     if unit == "group":
         batch.unit = batch.group

@@ -41,7 +41,7 @@ PAIRS: dict[str, tuple[dict[str, Any], Any, str, str, float]] = {
     "pairs": ({"prompt": "q", "chosen": "a", "rejected": "b", "margin": 2}, "q", "a", "b", 2.0),
     "rewardbench": (
         {"prompt": "q", "chosen": "a", "chosen_model": "m", "rejected": "b", "rejected_model": "n", "subset": "hep", "id": 1},
-        "q", "a", "b", 0.0,
+        "q", "a", "b", 1.0,
     ),
     "ultrafeedback_binarized": (
         {"prompt": "q", "chosen": said("q", "a"), "rejected": said("q", "b"), "score_chosen": 8.5, "score_rejected": 3.0},
@@ -54,7 +54,7 @@ PAIRS: dict[str, tuple[dict[str, Any], Any, str, str, float]] = {
             {"role": "assistant", "content": "Which base?"},
             {"role": "user", "content": "Ten."},
         ],
-        "Four.", "Five.", 0.0,
+        "Four.", "Five.", 1.0,
     ),
 }  # fmt: skip
 
@@ -65,7 +65,8 @@ def test_pairs_of_every_layout(tmp_path: Path, name: str):
     data = load(file(tmp_path, row), "pairs")
     assert list(data.layouts.values()) == [name]
     example = one(data)
-    assert (example.prompt, [a.text for a in example.answers], example.pairs) == (prompt, [chosen, rejected], [(0, 1, margin)])
+    assert (example.prompt, [a.text for a in example.answers], example.pairs) == (prompt, [chosen, rejected], [(0, 1)])
+    assert (example.answers[0].outcome or 0) - (example.answers[1].outcome or 0) == margin
 
 
 STEPS: dict[str, tuple[dict[str, Any], str, list[str], list[Any]]] = {
@@ -107,12 +108,12 @@ def test_steps_of_every_layout(tmp_path: Path, name: str):
 
 def test_lists_are_all_their_pairs(tmp_path: Path):
     example = one(load(file(tmp_path, {"prompt": "q", "completions": ["a", "b", "c"], "scores": [2, 1, 2]}), "pairs"))
-    assert example.pairs == [(0, 1, 0.0), (2, 1, 0.0)]
+    assert example.pairs == [(0, 1), (2, 1)]
     row = {"instruction": "q", "source": "s", "models": [], "completions": [{"response": x, "overall_score": s} for x, s in ("a1", "b9")]}
     row["completions"] = [{"response": "a", "overall_score": 1}, {"response": "b", "overall_score": 9.5}]
     data = load(file(tmp_path, row), "pairs")
     assert list(data.layouts.values()) == ["ultrafeedback"]
-    assert one(data).pairs == [(1, 0, 0.0)]
+    assert one(data).pairs == [(1, 0)]
 
 
 def test_answers_with_a_label_of_another_name_from_parquet(tmp_path: Path):

@@ -17,7 +17,7 @@ CAPABILITIES = frozenset({"entropy", "values", "logits", "hidden", "prefix_cache
 @backend(capabilities=CAPABILITIES)
 def local(
     path: str | Path | tuple[Any, Any] | None,
-    head: Literal["scalar", "classes"] | None = None,
+    head: Literal["scalar", "classes", "two_layer"] | None = None,
     adapter: Mapping[str, Any] | None = None,
     trainable: bool = True,
     dtype: Literal["float32", "float64", "bfloat16"] = "float32",
@@ -31,7 +31,8 @@ def local(
     """A model for one role, in eval mode always (no dropout), so that training sees the log-probabilities that sampling saw.
 
     path: a folder in transformers' layout, a .gguf file, `tiny`, `smollm2`, a name on the hub, or a pair (model, tokenizer) (copied).
-    head: "scalar" adds `values` (n, t), "classes" makes them (n, t, classes); zero at the start, or as saved in the folder.
+    head: "scalar" adds `values` (n, t), "classes" makes them (n, t, classes), "two_layer" is a scalar one with a SiLU layer; zero at the
+    start, or as saved in the folder. A folder of `guerdon fit`, or one that transformers saved for classification, has its own.
     adapter: fields of peft's LoraConfig, such as {"r": 8}; only the adapter is trained then.
     dtype: "bfloat16" computes in it under autocast and keeps float32 weights where they are trained.
     micro_tokens: positions of one micro-batch; None: as many as about 2 GB of activations hold, on a GPU a quarter of its memory.

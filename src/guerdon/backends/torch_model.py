@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from guerdon.backends import head as heads
 from guerdon.backends import prefix, sampling, trie
 from guerdon.backends.base import Completion, LossCall, Model, SamplingParams, Usage, loss_calls, loss_needs, total_loss
 from guerdon.backends.checkpoint import existing, replacing
@@ -55,12 +56,10 @@ class TorchModel:
     ) -> None:
         if dtype not in DTYPES:
             raise Refused(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}.")
-        if head not in (None, "scalar", "classes"):
-            raise Refused(f"head {head!r} is not one of scalar, classes, or none.")
         if path is None:
             raise Refused("A local model needs a path: a folder, a .gguf file, `smollm2`, or a name on the hub.")
         mixed = dtype == "bfloat16" and trainable
-        kind = torch.float32 if mixed else DTYPES[dtype]
+        kind, found = torch.float32 if mixed else DTYPES[dtype], None
         self.dtype = torch.promote_types(kind, torch.float32)
         """Of what the verbs return."""
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -68,6 +67,9 @@ class TorchModel:
             causal, tokenizer = copy.deepcopy(path[0]).to(kind), path[1]
         else:
             causal, tokenizer = load_pretrained(path, kind)
+            if (found := heads.saved(path)) is not None:
+                heads.check_tokenizer(path, causal.config, tokenizer)
+                head, classes = head or found[0], found[1] if head in (None, found[0]) else classes
         self.causal: Any = causal.to(self.device).eval().requires_grad_(trainable and adapter is None)
         if kind == torch.float64:
             exact_norms(self.causal)
@@ -76,12 +78,9 @@ class TorchModel:
         self.peft = lora(self.causal, adapter, seed) if adapter is not None else None
         config = self.causal.config.get_text_config()
         self.vocabulary: int = self.causal.get_output_embeddings().weight.shape[0]
-        self.head: nn.Linear | None = None
+        self.head: nn.Module | None = None
         if head is not None:
-            self.head = nn.Linear(config.hidden_size, 1 if head == "scalar" else classes, device=self.device, dtype=kind)
-            self.head.requires_grad_(trainable)
-            for parameter in self.head.parameters():
-                nn.init.zeros_(parameter)
+            self.head = heads.make(head, config.hidden_size, classes, seed).to(self.device, kind).requires_grad_(trainable)
         self.tokens = Tokens(tokenizer, end_ids(self.causal, tokenizer))
         self.trainable = trainable
         self.sharing = prefix_sharing and prefix.shareable(self.backbone)
@@ -96,7 +95,9 @@ class TorchModel:
         self.gradients = Gradients(self._moved)
         offered = {"entropy", "logits", "hidden", "average", "embeds", "grad_dot", "lora" if adapter is not None else "full"}
         self.capabilities = frozenset(offered | ({"values"} if head else set()) | ({"prefix_cache"} if self.sharing else set()))
-        if not isinstance(path, tuple) and (Path(path) / "head.safetensors").exists() and self.head is not None:
+        if self.head is not None and found is not None and found[0] == head:
+            self.head.load_state_dict(found[2])
+        elif not isinstance(path, tuple) and (Path(path) / "head.safetensors").exists() and self.head is not None:
             self._load_tensors(Path(path) / "head.safetensors", self.head.state_dict())
 
     @property
@@ -382,7 +383,7 @@ class TorchModel:
             if "values" in want:
                 assert self.head is not None
                 with torch.autocast(self.device.type, enabled=False):
-                    values = back(self.head(states[inside].to(self.head.weight.dtype)))
+                    values = back(self.head(states[inside].to(next(self.head.parameters()).dtype)))
                 out["values"] = values[:, :, 0] if values.shape[2] == 1 else values
         return {name: value.to(self.dtype) for name, value in out.items()}
 

@@ -28,7 +28,9 @@ needs: outputs of the backend beside `logprobs`. fields: batch fields it reads. 
 so that rows of nothing else may be left out of the passes. unit: what it sees at once and no micro-batch may split, a `pair` of
 `batch.pairs` (its recipe takes `aggregate: pair_mean` and a `keep` that makes pairs) or a `group`; a row unless stated. credit: the one
 whose advantages it reads. grains: of rewards that it reads by itself. over: what its
-metrics are sums over, `token` unless stated, `row`, or `pair` where that is the unit; they are divided by the sum of those weights.
+metrics are sums over, `token` unless stated, `row`, `step` (a labelled one), or `pair` where that is the unit; they are divided by the
+sum of those weights. Of reward models: behind, whether it reads the column behind each row; learns, the kind of data; takes, their labels;
+head, the one it reads where that is not a scalar.
 """
 
 
@@ -99,9 +101,12 @@ def shared(calls: Sequence[LossCall], batch: Batch) -> list[LossCall]:
 
 
 def _total(name: str, batch: Batch) -> Tensor:
-    """The sum of the weights of what this loss's metrics are sums over: of tokens, rows or pairs."""
+    """The sum of the weights of what this loss's metrics are sums over: of tokens, rows, pairs or labelled steps."""
     about = find("loss", name).about
     over = about.get("over", "pair" if about.get("unit") == "pair" else "token")
     if over == "token":
         return batch.weights.sum()
+    if over == "step":
+        inside = batch.rewards.step
+        return row_weights(batch).sum() if inside is None else row_weights(batch) @ torch.from_numpy(inside.scored.sum(1)).to(batch.weights)
     return row_weights(batch).sum() if over == "row" else row_weights(batch)[batch.pairs].amin(1).sum()

@@ -158,7 +158,7 @@ def _contradictions(data: Data) -> None:
     bad: dict[int, str] = {}
     for example in data.examples:
         prompt = orjson.dumps(example.prompt)
-        for i, j, _ in example.pairs:
+        for i, j in example.pairs:
             better, worse = example.answers[i].text.strip(), example.answers[j].text.strip()
             seen.setdefault((prompt, better, worse), example)
             if (other := seen.get((prompt, worse, better))) is not None:

@@ -34,11 +34,14 @@ class Answer:
 
 @dataclass
 class Example:
-    """What is learnt together: one answer, a pair, or a list. pairs: (better, worse, margin), places among the answers."""
+    """What is learnt together: one answer, a pair, or a list. pairs: (better, worse), places among the answers.
+
+    How much better one is, is the difference of their outcomes: 1 unless the file says.
+    """
 
     prompt: Prompt
     answers: list[Answer]
-    pairs: list[tuple[int, int, float]] = field(default_factory=list)
+    pairs: list[tuple[int, int]] = field(default_factory=list)
     file: str = ""
     row: int = 0
     """Where it was read, for errors."""
@@ -154,10 +157,10 @@ def stepwise(prompt: Prompt, steps: Sequence[Any], labels: Sequence[float | None
     return Example(prompt, [Answer(text, steps=spans, labels=list(labels))])
 
 
-def pair(prompt: Prompt, chosen: str, rejected: str, margin: float = 0.0) -> Example:
+def pair(prompt: Prompt, chosen: str, rejected: str, scores: tuple[float, float] = (1.0, 0.0)) -> Example:
     if chosen.strip() == rejected.strip():
         raise Bad("rejected", "is equal to `chosen`")
-    return Example(prompt, [Answer(chosen, 1.0), Answer(rejected, 0.0)], [(0, 1, margin)])
+    return Example(prompt, [Answer(chosen, scores[0]), Answer(rejected, scores[1])], [(0, 1)])
 
 
 def side(row: Row, field: str) -> tuple[Prompt | None, str]:
@@ -180,8 +183,8 @@ def ranked(prompt: Prompt, texts: Sequence[Any], scores: Sequence[Any], where: s
     answers = [
         Answer(text_of({where: text}, where), number_of(s, f"{field}[{i}]")) for i, (text, s) in enumerate(zip(texts, scores, strict=True))
     ]
-    pairs = [(i, j, 0.0) for i, a in enumerate(answers) for j, b in enumerate(answers) if (a.outcome or 0) > (b.outcome or 0)]
-    if same := next(((i, j) for i, j, _ in pairs if answers[i].text.strip() == answers[j].text.strip()), None):
+    pairs = [(i, j) for i, a in enumerate(answers) for j, b in enumerate(answers) if (a.outcome or 0) > (b.outcome or 0)]
+    if same := next(((i, j) for i, j in pairs if answers[i].text.strip() == answers[j].text.strip()), None):
         raise Bad(f"{where}[{same[1]}]", f"is equal to {where}[{same[0]}], and their scores differ")
     return Example(prompt, answers, pairs)
 
@@ -194,7 +197,7 @@ def pairs(row: Row) -> Example:
     """`prompt, chosen, rejected` and, where there is one, `margin`. Sides are texts, or conversations that end with the answer."""
     (_, chosen), (_, rejected) = side(row, "chosen"), side(row, "rejected")
     margin = row.get("margin")
-    return pair(prompt_of(row), chosen, rejected, 0.0 if margin is None else number_of(margin, "margin"))
+    return pair(prompt_of(row), chosen, rejected, (1.0 if margin is None else number_of(margin, "margin"), 0.0))
 
 
 @layout("prompt", "completions", "scores")
@@ -234,12 +237,12 @@ def rewardbench(row: Row) -> Example:
 
 @layout("prompt", "chosen", "rejected", "score_chosen", "score_rejected")
 def ultrafeedback_binarized(row: Row) -> Example:
-    """UltraFeedback, binarised: two conversations and their scores, whose difference is the margin."""
+    """UltraFeedback, binarised: two conversations and their scores."""
     (before, chosen), (_, rejected) = side(row, "chosen"), side(row, "rejected")
-    margin = number_of(row.get("score_chosen"), "score_chosen") - number_of(row.get("score_rejected"), "score_rejected")
-    if margin < 0:
+    better, worse = (number_of(row.get(name), name) for name in ("score_chosen", "score_rejected"))
+    if better < worse:
         raise Bad("score_chosen", "is lower than `score_rejected`")
-    return pair(before or prompt_of(row), chosen, rejected, margin)
+    return pair(before or prompt_of(row), chosen, rejected, (better, worse))
 
 
 @layout("instruction", "completions", "models", "source")
