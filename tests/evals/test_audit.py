@@ -423,3 +423,10 @@ def test_with_a_pace_an_audit_says_the_same_again(tmp_path: Path):
     assert command("clip(exact, 0, 1)", Path("t.jsonl"), None, (), ("judge=tiny",), {**options, "seed": 0}) == (
         "guerdon audit 'clip(exact, 0, 1)' --tasks t.jsonl --limit 4 --pace 0.3 --no-search --model judge=tiny"
     )
+
+
+def test_a_name_with_a_number_is_text_and_a_list_is_not_glued():
+    assert cases.kind_of(Task("t", "Which aircraft?", "Boeing 737-900")) == "text"
+    assert cases.kind_of(Task("t", "Solve.", "x = 3y - 1")) == "expression"
+    (case,) = cases.cases_of([Task("t", "Which?", "B, C")])
+    assert "joined to another word" not in dict(probes.misses(case))

@@ -136,3 +136,27 @@ def test_long_answers_take_linear_time(piece):
     qa_exact.fn(text, "B")
     qa_f1.fn(text, "B")
     assert time.process_time() - start < 2.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is anything but B.", "I am sure of one thing: it is far from B.", "Many would say B, but that is wrong.", "B is wrong.",
+        "B, which is incorrect", "Anything other than B.", "B is not right",
+    ],
+)  # fmt: skip
+def test_a_letter_that_is_denied_is_not_stated(text):
+    assert chosen(text).value == 0
+    assert chosen(text, **CITIES).value == 0
+
+
+def test_a_refuted_letter_leaves_the_other_one():
+    assert chosen("A is wrong, so B").value == 1
+    assert chosen("Many would say C, but that is wrong: the answer is B.").value == 1
+    assert chosen("B, which is the capital").value == 1
+
+
+@pytest.mark.parametrize("text", ["N/A", "The answer is N/A.", "n/a"])
+def test_not_applicable_is_no_letter(text):
+    assert chosen(text, "A").value == 0
+    assert chosen(text, "A", **CITIES).value == 0

@@ -158,7 +158,7 @@ for _base, _units in {
     "gram": "g gram gramme 1; kg kilogram kilo 1000; mg milligram 1/1000; pound lb lbs 45359237/100000; ounce oz 45359237/1600000; "
     "ton tonne 1000000",
     "second": "s sec second 1; minute min mins 60; hour h hr hrs 3600; day 86400; week 604800",
-    "liter": "l L liter litre 1; ml mL milliliter millilitre 1/1000",
+    "liter": "l L liter litre 1; ml mL milliliter millilitre cc 1/1000",
     "degree": "degree deg 1",
     "dollar": "dollar buck 1; cent 1/100",
     "euro": "euro 1", "pound sterling": "quid 1", "yen": "yen 1", "rupee": "rupee 1",
@@ -174,6 +174,18 @@ _NOT_UNITS = frozenset(
     "divided by if for when where is are was equals maybe perhaps possibly probably unless however wait actually "
     "x y z n k a b c d r t u v w p q".split()
 )  # fmt: skip
+_POWER = re.compile(r"\^?\{?[23]\}?$")
+_VARIABLES = frozenset("abcdknpqtuvwxyz")
+
+
+def _variables(word: str, glued: bool) -> bool:
+    """Whether letters behind a number are factors of it, not its unit: 2x^3, 6xy, 5a/b, 2m^3; 2 m^3 are two cubic metres."""
+    bases = [base for part in word.split("/") if (base := _POWER.sub("", part))]
+    if len(bases) == 1 and len(bases[0]) == 1 and bases[0] in UNITS and bases[0] != "%":
+        return glued
+    letters = _VARIABLES if glued else frozenset("abcxyz")
+    unknown = [base for base in bases if base not in UNITS and base.islower()]
+    return any(len(base) == 1 or (len(base) <= 3 and letters.issuperset(base)) for base in unknown)
 
 
 def _number(text: str) -> Number | None:
@@ -208,8 +220,8 @@ def _number(text: str) -> Number | None:
         return Number(value, 0, currency)
     if any(word.lower() in _NOT_UNITS for word in words) or (len(words[0]) == 1 and words[0] not in UNITS):
         return None
-    if words[0] in UNITS and len(words[0]) == 1 and not rest[0].isspace() and words[0] != "%":
-        return None  # 3m is three times m, 3 m are three metres
+    if any(_variables(word, not rest[0].isspace()) for word in words):
+        return None
     name = " ".join(words)
     if currency:  # $18 per day, 18 USD: what follows the currency says no more than the question does
         return Number(value, digits, currency)

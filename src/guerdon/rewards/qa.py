@@ -20,9 +20,14 @@ _ONE = re.compile(r"(?:option|choice|answer)?\s?[(\[]?([A-Za-z])[)\].:,]{0,2}", 
 _LED = re.compile(r"[(\[]?([A-Za-z])(?:[)\]:]|[.:](?=\s))\s*")
 _LETTER = r"[(\[]?\b[A-Z]\b[)\]]?"
 _NEGATED = re.compile(
-    rf"(?:\b(?i:not|never|nor|neither|cannot|except|unlike|rather than|instead of)|n't)\s(?:be\s)?(?:(?i:option|choice)\s)?"
+    rf"(?:\b(?i:not|never|nor|neither|cannot|except|unlike|rather than|instead of|anything but|far from|other than)|n't)\s(?:be\s)?(?:(?i:option|choice)\s)?"
     rf"{_LETTER}(?:(?:,\s?(?:or\s|nor\s|and\s)?|\s(?:or|nor|and)\s){_LETTER})*+"
 )
+_REFUTED = re.compile(
+    rf"{_LETTER}(?:,?\s(?:and\s)?{_LETTER}){{0,5}}+(?:,?\s(?:but|yet|though)\s(?:that|this|it)|,?\swhich)?\s(?:is|are|was|would\sbe)\s"
+    r"(?:wrong|incorrect|false|mistaken|a\smistake|not\s(?:right|correct|true|it|the\sanswer))\b"
+)
+_NOT_APPLICABLE = re.compile(r"\b[Nn]\s?/\s?[Aa]\b")
 _STATED = re.compile(
     r"(?:[(\[](?P<bracket>[A-Za-z])[)\]]|(?<![\w'’])(?P<marked>[A-Z])(?=[).:\],;!?]|$)"
     r"|(?<![A-Za-z])(?i:is|option|choice|answer|or|and|either|pick|choose|select|be),?\s(?P<led>[A-Z])(?![\w'’])"
@@ -111,7 +116,7 @@ def _right(reference: Any, options: Mapping[str, str]) -> str | None:
 
 def _letters(answer: str, options: Mapping[str, str]) -> set[str]:
     """The letters that an answer states; those that it denies, and letters that are no option, are left out."""
-    text = " ".join(_WRAP.sub("", answer).split())
+    text = _NOT_APPLICABLE.sub(" ", " ".join(_WRAP.sub("", answer).split()))
     if one := _ONE.fullmatch(text):
         return {one[1].upper()} if not options or one[1].upper() in options else set()
     by_text = {letter for letter, option in options.items() if option == _bare(text)}
@@ -119,7 +124,10 @@ def _letters(answer: str, options: Mapping[str, str]) -> set[str]:
         return by_text
     if (led := _LED.match(text)) and options.get(led[1].upper()) == _bare(text[led.end() :]):
         return {led[1].upper()}
-    found = {(m["bracket"] or m["marked"] or m["led"] or m["before"]).upper() for m in _STATED.finditer(_NEGATED.sub(" ", text))}
+    found = {
+        (m["bracket"] or m["marked"] or m["led"] or m["before"]).upper()
+        for m in _STATED.finditer(_REFUTED.sub(" ", _NEGATED.sub(" ", text)))
+    }
     beside = _bare(text[led.end() :]) if led else ""
     found |= {letter for letter, option in options.items() if option and option == beside}
     return found & options.keys() if options else found

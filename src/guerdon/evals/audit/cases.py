@@ -285,6 +285,8 @@ def kind_of(task: Task) -> str:
         return "number"
     if text[:1] in "{[" and _is_json(text):
         return "structured"
+    if re.match(r"[A-Z][a-z]{2,}\s", text):  # Boeing 737-900
+        return "text"
     return "expression" if re.search(r"\\[a-z]+|\^|[-+*/=]\s*\w|\d\s*[-+*/=]|^[\[({]", text) and re.search(r"\d|\\", text) else "text"
 
 

@@ -32,8 +32,12 @@ def verdict(report: Report) -> str:
         return "It is random: the same text, scored again, earns something else."
     if report.blind:
         return "It does not tell right answers from wrong ones on these tasks: use it beside, or behind, a reward that does."
-    found = [f"{len(report.exploits)} kinds of text that do not answer are paid"] if report.exploits else []
-    found += [f"{best.how} found text that is paid {share(best.pay)} of a right answer" for best in report.found]
+    n = len(report.exploits)
+    found = [f"{n} kinds of text that do not answer are paid" if n > 1 else "One kind of text that does not answer is paid"] if n else []
+    found += [
+        f"{best.how[0].upper() if not found else best.how[0]}{best.how[1:]} found text that is paid {share(best.pay)} of a right answer"
+        for best in report.found
+    ]
     if found:
         return f"{'; '.join(found)} (tolerance {report.tolerance:g})."
     return f"Nothing that does not answer was paid more than {report.tolerance:g} of a right answer."
@@ -202,12 +206,12 @@ def card(report: Report, command: str) -> str:
     for best in report.searches:
         found = f": `{_code(best.texts[0]['text'])}`" if best.texts and best.pay > report.tolerance else ""
         lines += ["", f"Search, {best.how}: best pay {share(best.pay)}{found}. {best.note}".rstrip()]
-    lines += ["", f"Not tested: {_cell('; '.join(report.untested))}.", ""]
+    lines += ["", f"Not tested: {_cell('; '.join(report.untested), 4000)}.", ""]
     return "\n".join(lines)
 
 
-def _cell(text: str) -> str:
-    return visible(text, 400).replace("|", "\\|").replace("\n", " ")
+def _cell(text: str, most: int = 400) -> str:
+    return visible(text, most).replace("|", "\\|").replace("\n", " ")
 
 
 def _code(text: str) -> str:
