@@ -20,7 +20,8 @@ _ONE = re.compile(r"(?:option|choice|answer)?\s?[(\[]?([A-Za-z])[)\].:,]{0,2}", 
 _LED = re.compile(r"[(\[]?([A-Za-z])(?:[)\]:]|[.:](?=\s))\s*")
 _LETTER = r"[(\[]?\b[A-Z]\b[)\]]?"
 _NEGATED = re.compile(
-    rf"(?:\b(?i:not|never|nor|neither|cannot|except|unlike|rather than|instead of|anything but|far from|other than)|n't)\s(?:be\s)?(?:(?i:option|choice)\s)?"
+    rf"(?:\b(?i:not|never|nor|neither|cannot|except|unlike|rather than|instead of|anything but|far from|other than)|n't)"
+    r"\s(?:be\s)?(?:(?i:option|choice)\s)?"
     rf"{_LETTER}(?:(?:,\s?(?:or\s|nor\s|and\s)?|\s(?:or|nor|and)\s){_LETTER})*+"
 )
 _REFUTED = re.compile(
