@@ -198,6 +198,54 @@ def audit(
 
 
 @app.command()
+def bench(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="rewardbench, rewardbench2, rm-bench, judgebench, rewardmath, processbench; best-of-n, overoptimization, calibration,"
+            " length-bias."
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(help="The bench's file in its published layout (JSONL, JSON, Parquet), or a hub's name; its own if not given."),
+    ] = None,
+    reward: Annotated[str | None, typer.Option(help="The reward to bench, or an expression of several.")] = None,
+    scores: Annotated[Path | None, typer.Option(help="A file of scores that someone else made, in the place of a reward.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for bench.json, bench.png and scores.jsonl.")] = None,
+    how: Annotated[str, typer.Option(help="Puts step scores together: last, min, product, mean ...")] = "last",
+    threshold: Annotated[
+        str, typer.Option(help="ProcessBench: a step with a score below it is wrong; a category's name: that of its best F1.")
+    ] = "0.5",
+    limit: Annotated[int | None, typer.Option(help="Only the first so many items of each category.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of subsets and halves that are drawn.")] = 0,
+    cache: Annotated[Path | None, typer.Option(help="Keep verdicts in this file, and take from it what is known.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes for Python graders; one a core if not given.", min=1)] = None,
+    plugin: Annotated[list[str] | None, typer.Option(help="A file.py or module that defines rewards; may be given again.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=PATH or NAME=URL#MODEL (a server): a model that the reward may ask by this name; may be given again."),
+    ] = None,
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Run programs of models also where no isolation is to be had: they can do what you can.")
+    ] = False,
+) -> None:
+    """Measure a reward as the field does: a table by category with intervals, JSON and a picture.
+
+    Example: `guerdon bench rewardbench2 --data rewardbench2.parquet --reward judge --model judge=http://127.0.0.1:8000/v1#MODEL`
+
+    Example: `guerdon bench rm-bench --data total_dataset.json --scores theirs.jsonl --out benches/theirs`
+
+    Example: `guerdon bench best-of-n --data solutions.jsonl --reward math`
+    """
+    from guerdon.evals.bench.verb import run
+
+    options = {"how": how, "limit": limit, "seed": seed, "cache": cache, "workers": workers}
+    _allow(unsafe)
+    raise typer.Exit(run(name, data, reward, scores, out, plugin or (), model or (), threshold, options))
+
+
+@app.command()
 def methods(name: Annotated[str | None, typer.Argument(help="One method, in full.")] = None) -> None:
     """List the published methods that are built: where they stand, how far they were confirmed, what their checks measured.
 
