@@ -143,6 +143,53 @@ def compare(
 
 
 @app.command()
+def annotate(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="JSONL (also gzipped) or Parquet, an answer a row: `prompt`, `completion`, and as the reward needs it `reference`."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Where to write the rows with their new columns: .jsonl, .jsonl.gz or .parquet.")],
+    method: Annotated[str, typer.Option(help="The annotator, with parameters: omegaprm, monte_carlo(k=16, soft=False) ...")] = "omegaprm",
+    policy: Annotated[str | None, typer.Option(help="The model that rolls answers out: PATH or name; `tiny` is the embedded one.")] = None,
+    budget: Annotated[str | None, typer.Option(help="What may be spent on the file: rollouts=N, tokens=N, calls=N, or several.")] = None,
+    reward: Annotated[str, typer.Option(help="What grades whole answers: a reward, or an expression of several.")] = "math",
+    prefix: Annotated[str, typer.Option(help="Set before the names of the new columns.")] = "",
+    workers: Annotated[int | None, typer.Option(help="Worker processes for Python graders; one a core if not given.", min=1)] = None,
+    plugin: Annotated[list[str] | None, typer.Option(help="A file.py or module that defines rewards; may be given again.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="NAME=PATH or NAME=URL#MODEL (a server): a model that the method asks, such as judge.")
+    ] = None,
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Run programs of models also where no isolation is to be had: they can do what you can.")
+    ] = False,
+) -> None:
+    """Label the steps of a file of answers: each row gains steps, labels, counts, confidence, notes.
+
+    Killed at any moment, the same command goes on where it was.
+
+    Example: `guerdon annotate answers.jsonl --method omegaprm --policy smollm2 --budget rollouts=5000 --out labels.jsonl`
+    """
+    import guerdon.annotation
+    import guerdon.shaping  # noqa: F401  fills the registry
+    from guerdon.annotation.verb import annotate_file
+    from guerdon.scoring.job import load_plugin
+    from guerdon.scoring.show import meter
+
+    _allow(unsafe)
+    for name in plugin or ():
+        load_plugin(name)
+    options = {"policy": policy, "reward": reward, "budget": budget, "prefix": prefix, "models": model or (), "workers": workers}
+    with meter("rollouts") as progress:
+        _, told, complaint = annotate_file(file, out, method, progress=progress, **options)
+    print(*told, sep="\n")
+    if complaint:
+        print(complaint, file=sys.stderr)
+    raise typer.Exit(int(bool(complaint)))
+
+
+@app.command()
 def audit(
     reward: Annotated[
         str,

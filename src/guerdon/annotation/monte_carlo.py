@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +37,7 @@ def monte_carlo(samples: Sequence[Sample], context: Context, *, soft: bool = Tru
     labels = Labels.none(samples)
     final(labels, prober)
     wanted = [(i, t, sample, end) for i, sample in enumerate(samples) for t, end in enumerate(_open(sample))]
+    prober.planned = prober.k * len(wanted)
     for (i, t, _, _), probe in zip(wanted, prober.probe([(sample, end) for _, _, sample, end in wanted]), strict=True):
         measured(labels, i, t, probe, soft)
     labels.cost, labels.spent = prober.cost, prober.spent
@@ -86,7 +88,8 @@ def omegaprm(
     one behind it from which nothing did: a policy that recovers from errors moves that. soft=True: shares, for the steps that were
     measured; the steps before them have no label, those behind MC = 0 have 0. count is 0 where a label is implied.
     searches: how many answers born in the tree of a task are searched and labelled too; they stand behind the given ones. Items may be
-    tasks, which have such answers alone. how: k, budget, journal, max_tokens ... of `Prober`; the budget is spent task by task, `at_once` of them side by side.
+    tasks, which have such answers alone. how: k, budget, journal, max_tokens ... of `Prober`; the budget is spent task by task,
+    `at_once` of them side by side.
     Source: arXiv:2406.06592; the numbers are those of openreasoner/openr.
     """
     if searches < 0 or not 0 < alpha <= 1 or not 0 < beta <= 1 or length <= 0:
@@ -108,6 +111,8 @@ def omegaprm(
         if isinstance(item, Task):
             empty = Sample(item, "", policy.encode(item.prompt), np.zeros(0, dtype=np.int64), group=groups + len(trees))
             trees.setdefault((repr(item.prompt), repr(item.reference)), _Search(empty, *settings))
+    each = [1 + sum(math.ceil(math.log2(len(ends(e.answer)) + 1)) for e in tree.pool) for tree in trees.values() if tree.pool]
+    prober.planned = prober.k * sum(each)
     _drive(prober, [tree.run() for tree in trees.values() if tree.pool or searches])
     labels = Labels.none([*given, *(born for tree in trees.values() for born in tree.born)])
     final(labels, prober)

@@ -67,7 +67,8 @@ class Prober:
     split: Split = "lines"
     at_once: int = 64
     seed: int = 0
-    tell: Callable[[Cost], None] = lambda cost: None
+    tell: Callable[[float, int], None] = lambda share, rollouts: None
+    """Told, after each call, which share of what was planned is done, and the number of rollouts."""
 
     def __post_init__(self) -> None:
         if min(self.k, self.max_tokens, self.at_once) < 1 or self.temperature < 0:
@@ -79,6 +80,8 @@ class Prober:
         how = (self.max_tokens, self.temperature, self.top_p, self.stop, self.split, self.seed)
         self.head = content((self.about, self.policy.version, self.k, how))
         self.found: dict[bytes, Probe] = {}
+        self.planned = 0
+        """Rollouts that will be asked at most, as far as is known."""
 
     def known(self, sample: Sample, tokens: int) -> Probe | None:
         """The probe of the sample's first `tokens` tokens, where there was one."""
@@ -147,7 +150,8 @@ class Prober:
         for key in some:
             self.found[key] = old.get(key) or asked[key]
             self.cost = self.cost + self.found[key].cost
-        self.tell(self.cost)
+        most = min(self.planned or self.cost.rollouts, self.planned if self.budget.rollouts is None else self.budget.rollouts)
+        self.tell(min(1.0, self.cost.rollouts / max(most, 1)), self.cost.rollouts)
 
     def _roll(self, wanted: list[tuple[Sample, int]], seed: int) -> list[Probe]:
         params = SamplingParams(self.max_tokens, self.temperature, self.top_p, 0, self.stop, seed)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Kinds = dict[str, Any]
-"""Of new columns: name -> "number", "numbers" (a list), "text", or kinds again for an object."""
+"""Of new columns: name -> "number", "numbers" (a list), "text", "texts" (a list), or kinds again for an object."""
 ROWS, BYTES = 4096, 32 << 20
 """A chunk ends after so many rows, or so many bytes of JSON."""
 
@@ -280,7 +280,7 @@ def _arrow_type(kind: Any) -> pa.DataType:
 
     if isinstance(kind, dict):
         return pa.struct([(name, _arrow_type(inner)) for name, inner in kind.items()])
-    return {"number": pa.float64(), "numbers": pa.list_(pa.float64()), "text": pa.string()}[kind]
+    return {"number": pa.float64(), "numbers": pa.list_(pa.float64()), "text": pa.string(), "texts": pa.list_(pa.string())}[kind]
 
 
 def _as_text(x: Any) -> Any:

@@ -10,8 +10,8 @@ PATIENCE = 2.0  # seconds before a bar appears
 
 
 @contextmanager
-def meter() -> Iterator[Callable[[float, int], None]]:
-    """`progress(share, rows)`, which draws a bar on stderr of a terminal once the work has taken two seconds."""
+def meter(unit: str = "rows") -> Iterator[Callable[[float, int], None]]:
+    """`progress(share, rows)`, which draws a bar on stderr of a terminal once the work has taken two seconds. unit: what is counted."""
     started, bar = time.perf_counter(), None
 
     def progress(share: float, rows: int) -> None:
@@ -22,7 +22,7 @@ def meter() -> Iterator[Callable[[float, int], None]]:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (BarColumn(), TextColumn("{task.percentage:.0f} %  {task.fields[rows]:,} rows"), TimeRemainingColumn())
+            columns = (BarColumn(), TextColumn("{task.percentage:.0f} %  {task.fields[rows]:,} " + unit), TimeRemainingColumn())
             bar = Progress(*columns, console=Console(stderr=True), transient=True)
             bar.add_task("", total=1.0, rows=0)
             bar.start()
