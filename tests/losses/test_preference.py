@@ -17,7 +17,7 @@ from guerdon.backends.local import local
 from guerdon.backends.resolve import exact_norms
 from guerdon.credit import kto_point
 from guerdon.envs.tiny import tokenizer
-from guerdon.losses import dno, dpo, ipo, kto, modpo, orpo, pair_mean, row_mean, simpo, t_reg
+from guerdon.losses import dno, dpo, ipo, kto, modpo, nca, orpo, pair_mean, row_mean, simpo, t_reg
 from guerdon.losses.core import units
 from guerdon.recipe import read
 from guerdon.registry import Refused, find
@@ -81,6 +81,12 @@ def test_losses_of_pairs_equal_the_loop(awkward, seed):
     close(ipo(out, batch, 0.2), lambda a, b: (normal(a) - normal(b) - 2.5) ** 2)
     close(simpo(out, batch, 1.5, 0.7), lambda a, b: -logsigmoid(1.5 * (mean(out, batch, a) - mean(out, batch, b)) - 0.7))
     close(orpo(out, batch, 0.4), lambda a, b: -mean(out, batch, a) - 0.4 * logsigmoid(odds(a) - odds(b)))
+
+    def noise(a: int, b: int) -> float:
+        x, y = 0.3 * h(out, batch, a), 0.3 * h(out, batch, b)
+        return -logsigmoid(x) - 0.5 * (logsigmoid(-x) + logsigmoid(-y))
+
+    close(nca(out, batch, 0.3), noise)
 
     def soft(a: int, b: int) -> float:
         s = 1 / (1 + math.exp(float(batch.outcome[b]) - float(batch.outcome[a])))
@@ -190,7 +196,7 @@ def test_rows_of_an_expert_are_not_in_the_point_of_reference():
 
 
 CALLS = [
-    LossCall("dpo", {"beta": 0.3}), LossCall("ipo"), LossCall("simpo"), LossCall("orpo"), LossCall("dno"),
+    LossCall("dpo", {"beta": 0.3}), LossCall("ipo"), LossCall("simpo"), LossCall("orpo"), LossCall("dno"), LossCall("nca"),
     LossCall("t_reg", {"alpha": 0.5}), LossCall("modpo", {"weight": 0.5, "others": {"margin": 0.5}}),
 ]  # fmt: skip
 
@@ -225,7 +231,7 @@ def test_pairs_whose_sides_differ_tenfold_in_length_have_the_right_gradient(tran
     batch.fields["ref_logprobs"] = torch.from_numpy(-rng.exponential(1.0, batch.ids.shape)) * batch.mask
     batch.pairs = torch.tensor([[0, 1], [2, 3], [4, 5], [6, 7]])
     batch.unit, batch.weights = units(batch, [call.name]), pair_mean(batch)
-    fn = {"dpo": dpo, "ipo": ipo, "simpo": simpo, "orpo": orpo, "dno": dno, "t_reg": t_reg, "modpo": modpo}[call.name]
+    fn = {"dpo": dpo, "ipo": ipo, "simpo": simpo, "orpo": orpo, "dno": dno, "nca": nca, "t_reg": t_reg, "modpo": modpo}[call.name]
     total = torch.zeros((), dtype=torch.float64)
     for rows in batch.pairs:
         part = batch.rows(rows)
@@ -244,7 +250,7 @@ def test_pairs_whose_sides_differ_tenfold_in_length_have_the_right_gradient(tran
         assert float((found - wanted).norm() / wanted.norm()) < 1e-8
 
 
-@pytest.mark.parametrize("name", ["dpo", "ipo", "simpo", "orpo", "dno", "modpo", "t_reg", "kto", "listwise", "tpo", "vargrad"])
+@pytest.mark.parametrize("name", ["dpo", "ipo", "simpo", "orpo", "dno", "nca", "modpo", "t_reg", "kto", "listwise", "tpo", "vargrad"])
 def test_outputs_may_be_of_another_precision_than_the_batch(awkward, name):
     """As those of a table are, whose batch is float32 where the recipe says nothing."""
     params = {"floor": 0.1} if name == "vargrad" else {}

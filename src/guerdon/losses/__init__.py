@@ -37,6 +37,7 @@ from guerdon.losses.preference import dpo as dpo
 from guerdon.losses.preference import ipo as ipo
 from guerdon.losses.preference import kto as kto
 from guerdon.losses.preference import modpo as modpo
+from guerdon.losses.preference import nca as nca
 from guerdon.losses.preference import orpo as orpo
 from guerdon.losses.preference import simpo as simpo
 from guerdon.losses.preference import t_reg as t_reg

@@ -23,7 +23,7 @@ Ranks = Literal["lambda", "one"]
 def listwise(out: dict[str, Tensor], batch: Batch, beta: float = 0.1, ranks: Ranks = "lambda"):
     """`tpo` with all steps of a branch weighing the same: it needs no hidden states, so it runs everywhere."""
     g, has = step_means(log_ratio(out["logprobs"], batch.field("ref_logprobs"), batch)[..., None], batch)
-    return _ranked(g[..., 0], has.to(g.dtype), batch, beta, ranks)
+    return ranked(g[..., 0], has.to(g.dtype), batch, beta, ranks)
 
 
 @loss(needs=("hidden",), fields=("ref_logprobs",), unit="group", over="row")
@@ -41,7 +41,7 @@ def tpo(out: dict[str, Tensor], batch: Batch, beta: float = 0.1, ranks: Ranks = 
     e, _ = step_means(out["hidden"].detach().to(g.dtype), batch)
     best = best_of_group(batch, torch.where(batch.weights != 0, out["logprobs"].detach(), 0.0).sum(1))
     w = (1 + F.cosine_similarity(e, e[best], dim=-1)).clamp(min=0) * (has & has[best])
-    return _ranked(g[..., 0], w, batch, beta, ranks)
+    return ranked(g[..., 0], w, batch, beta, ranks)
 
 
 def step_means(x: Float[Tensor, "n t d"], batch: Batch) -> tuple[Float[Tensor, "n s d"], Bool[Tensor, "n s"]]:
@@ -67,7 +67,7 @@ def best_of_group(batch: Batch, likely: Float[Tensor, " n"]) -> Tensor:
     return best[batch.group]
 
 
-def _ranked(g: Tensor, w: Tensor, batch: Batch, beta: float, ranks: str):
+def ranked(g: Tensor, w: Tensor, batch: Batch, beta: float, ranks: str):
     size = w.sum(1)
     h = (w * g).sum(1) / size.clamp(min=1e-12)
     v, fixed = batch.outcome, h.detach()

@@ -103,6 +103,21 @@ def dno(out: dict[str, Tensor], batch: Batch, eta: float = 0.1):
     return -(w * (s * F.logsigmoid(d) + (1 - s) * F.logsigmoid(-d))).sum(), pair_metrics(w, d)
 
 
+@loss(fields=("ref_logprobs",), unit="pair")
+def nca(out: dict[str, Tensor], batch: Batch, beta: float = 0.1):
+    """sum over pairs of -w [log sigmoid(b_c) + (log sigmoid(-b_c) + log sigmoid(-b_r)) / 2], b = beta h of the chosen and rejected row.
+
+    It sets the level of each side and not only their distance, so that the chosen side's log pi does not sink together with the rejected
+    one's, as it may under `dpo`. Metrics as of `dpo`, and chosen_logprob, log pi of the chosen side.
+    Source: arXiv:2402.05369 (NCA of one pair), used for reasoning by arXiv:2404.02078.
+    """
+    w, b = pair_weights(batch), beta * implied(out, batch)
+    chosen, rejected = b[batch.pairs].T
+    terms = F.logsigmoid(chosen) + (F.logsigmoid(-chosen) + F.logsigmoid(-rejected)) / 2
+    logprob = row_sums(out["logprobs"], batch)[batch.pairs[:, 0]]
+    return -(w * terms).sum(), pair_metrics(w, chosen - rejected) | {"chosen_logprob": (w * logprob).sum().detach()}
+
+
 @loss(fields=("ref_logprobs",), grains=("token",), unit="pair")
 def t_reg(out: dict[str, Tensor], batch: Batch, beta: float = 0.1, alpha: float = 0.25):
     """`dpo` + alpha * sum over pairs of w s [R(chosen) + R(rejected)], R = -beta * sum over tokens of r_t log pi_t.
@@ -156,14 +171,14 @@ def ahead(x: Float[Tensor, " n"], batch: Batch) -> Float[Tensor, " p"]:
     return x[batch.pairs[:, 0]] - x[batch.pairs[:, 1]]
 
 
-def other_reward(name: str, batch: Batch) -> Float[Tensor, " n"]:
-    """A part of the reward by its name, one number a row, or else a field (n,). Raises Refused where there is neither."""
+def other_reward(name: str, batch: Batch, who: str = "modpo: `others`") -> Float[Tensor, " n"]:
+    """A part of the reward by its name, one number a row, or else a field (n,). Raises Refused, as `who`, where there is neither."""
     if name in batch.rewards.parts:
         return torch.from_numpy(batch.rewards.parts[name].rewards.total()).to(batch.weights)
     if name in batch.fields and batch.fields[name].ndim == 1:
         return batch.fields[name]
     known = [*batch.rewards.parts, *(key for key, x in batch.fields.items() if x.ndim == 1)]
-    raise Refused(f"modpo: `others` names {name!r}, which is no part of the reward and no numeric column{nearest(name, known)}")
+    raise Refused(f"{who} names {name!r}, which is no part of the reward and no numeric column{nearest(name, known)}")
 
 
 def pair_metrics(w: Tensor, d: Tensor) -> dict[str, Tensor]:
