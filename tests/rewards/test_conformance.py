@@ -11,7 +11,7 @@ import pytest
 
 import guerdon.reward_models
 import guerdon.rewards  # noqa: F401  fills the registry
-from guerdon.backends.scripted import Says, Scripted
+from guerdon.backends.scripted import Says, Scripted, Weighing
 from guerdon.registry import pieces
 from guerdon.rewards.core import Reward
 from guerdon.samples import Context, Progress, Rewards, Sample, State, Task
@@ -86,13 +86,17 @@ JUDGED = {
     "preferred": ('{"winner": "A"}', '{"winner": "B"}', '{"winner": "tie"}'),
     "graded": ("CORRECT", "INCORRECT", "NOT_ATTEMPTED"),
     "rewardanything": listed,
+    "rm_r1": ("<answer>[[A]]</answer>", "<answer>[[B]]</answer>"),
+    "think_rm": tuple(f"<rationale>so</rationale><answer>{x}</answer>" for x in (-3, -1, 2)),
+    "genprm": ("Verdict:",),
     "nuggets": ('["support"]', '["partial_support"]', '["not_support"]'),
 }
 """What a judge may say to the rewards that read its words: one of these, by the words of the question, or what a function says of them."""
 
 
 def judging(answers: tuple[str, ...] | Says) -> Scripted:
-    return Scripted(answers if callable(answers) else lambda messages, rng: str(rng.choice(answers)))
+    says = answers if callable(answers) else lambda messages, rng: str(rng.choice(answers))
+    return Weighing(says, lambda messages, begun, words: -float(len(messages[-1]["content"]) % (3 + len(words))))
 
 
 def context(reward: Reward, seed: int = 0) -> Context:

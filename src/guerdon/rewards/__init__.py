@@ -20,6 +20,7 @@ from guerdon.rewards.expr import std as std
 from guerdon.rewards.facts import fact_share as fact_share
 from guerdon.rewards.facts import graded as graded
 from guerdon.rewards.follow_up import follow_up as follow_up
+from guerdon.rewards.genprm import genprm as genprm
 from guerdon.rewards.grounding import iou as iou
 from guerdon.rewards.grounding import point_in_box as point_in_box
 from guerdon.rewards.judge import judge as judge
@@ -57,6 +58,7 @@ from guerdon.rewards.rubric import rubric as rubric
 from guerdon.rewards.sat import satquest as satquest
 from guerdon.rewards.self_aligned import self_aligned as self_aligned
 from guerdon.rewards.similarity import bmas as bmas
+from guerdon.rewards.soft_verifier import soft_verifier as soft_verifier
 from guerdon.rewards.sql import sql as sql
 from guerdon.rewards.sql import sql_format as sql_format
 from guerdon.rewards.sql import sql_judge as sql_judge
@@ -76,6 +78,11 @@ from guerdon.rewards.text import overlong as overlong
 from guerdon.rewards.tools import tool_correct as tool_correct
 from guerdon.rewards.tools import tool_format as tool_format
 from guerdon.rewards.tools import toolrl as toolrl
+from guerdon.rewards.verdicts import rm_r1 as rm_r1
+from guerdon.rewards.verdicts import rm_r1_verdict as rm_r1_verdict
+from guerdon.rewards.verdicts import think_rm as think_rm
+from guerdon.rewards.verdicts import think_rm_accuracy as think_rm_accuracy
+from guerdon.rewards.verdicts import think_rm_format as think_rm_format
 from guerdon.rewards.votes import co_reward as co_reward
 from guerdon.rewards.votes import majority as majority
 from guerdon.rewards.worlds import guess as guess

@@ -336,20 +336,31 @@ def preferred(
         f"Two answers to one request are shown. Which is better by these criteria: {criteria} Neither the order in which they stand nor"
         " their length counts."
     )
-    form_of = last(f"the JSON object {words}", reason)
-    answers = [shown(model, s) for s in group]
-    drawn = np.random.default_rng(int(_digest("\0".join(answer if isinstance(answer, str) else "" for answer in answers)), 16))
-    pairs, chosen = matches(len(group), both, references, drawn)
-    asked = {
-        (i, j): conversation(instruction, form_of, request=request(group[i].task.prompt), answer_A=a, answer_B=b)
-        for i, j in pairs
-        if not isinstance(a := answers[i], Verdict) and not isinstance(b := answers[j], Verdict)
-    }
 
     def read(text: str) -> float | None:
         found = read_json(text, schema)
         return None if found is None else _by(found)
 
+    form_of = last(f"the JSON object {words}", reason)
+    return compared(group, model, instruction, form_of, read, votes, both, references, max_tokens)
+
+
+def compared(
+    group: Sequence[Sample], model: Any, instruction: str, form: str, read: Callable[[str], float | None], votes: int = 1,
+    both: bool = True, references: int | None = None, max_tokens: int = 1024,
+) -> list[Verdict]:  # fmt: skip
+    """`standings` of a group by a judge that is shown the request and two answers, `answer_A` and `answer_B`: see `preferred`.
+
+    read(what it said) -> by how much A is better, below 0 where B is; None where that cannot be read.
+    """
+    answers = [shown(model, s) for s in group]
+    drawn = np.random.default_rng(int(_digest("\0".join(answer if isinstance(answer, str) else "" for answer in answers)), 16))
+    pairs, chosen = matches(len(group), both, references, drawn)
+    asked = {
+        (i, j): conversation(instruction, form, request=request(group[i].task.prompt), answer_A=a, answer_B=b)
+        for i, j in pairs
+        if not isinstance(a := answers[i], Verdict) and not isinstance(b := answers[j], Verdict)
+    }
     found = dict(zip(asked, ask(model, list(asked.values()), read, votes=votes, max_tokens=max_tokens), strict=True))
     said = {pair: one.values for pair, one in found.items()}
     lost = {i for i, answer in enumerate(answers) if isinstance(answer, Verdict) and answer.state == State.SCORED}

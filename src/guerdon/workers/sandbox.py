@@ -80,6 +80,8 @@ class Tested:
     status: str
     reason: str = ""
     seconds: float = 0.0
+    printed: str = ""
+    """By a whole program that came to its end."""
 
     @property
     def passed(self) -> bool:
@@ -395,8 +397,9 @@ class _Judge:
             if name == "MemoryError":
                 return Tested(MEMORY, "out of memory", took)
             return Tested(status, f"{name}: {str(raised.get('text'))[:200]}" if status == ERROR and name else reason, took)
-        same = _lines(printed.decode("utf-8", "replace")) == _lines(stdout)
-        return Tested(PASSED if same else FAILED, "" if same else "another output", took)
+        text = printed.decode("utf-8", "replace")
+        same = _lines(text) == _lines(stdout)
+        return Tested(PASSED if same else FAILED, "" if same else "another output", took, text)
 
 
 def _printed(pipe: Any, until: float) -> tuple[bytes, bool]:
