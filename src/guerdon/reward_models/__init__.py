@@ -11,6 +11,10 @@ from guerdon.reward_models.losses_outcome import ordinal as ordinal
 from guerdon.reward_models.losses_outcome import outcome_ce as outcome_ce
 from guerdon.reward_models.losses_outcome import outcome_classes as outcome_classes
 from guerdon.reward_models.losses_outcome import outcome_mse as outcome_mse
+from guerdon.reward_models.losses_pairs import bt_dr as bt_dr
+from guerdon.reward_models.losses_pairs import list_pairs as list_pairs
+from guerdon.reward_models.losses_pairs import score_spread as score_spread
+from guerdon.reward_models.losses_pairs import soft_bradley_terry as soft_bradley_terry
 from guerdon.reward_models.losses_steps import prefix_values as prefix_values
 from guerdon.reward_models.losses_steps import step_ce as step_ce
 from guerdon.reward_models.losses_steps import step_classes as step_classes

@@ -57,8 +57,8 @@ def bt_dr(out: dict[str, Tensor], batch: Batch, weight: float = 1.0, absolute: s
 def list_pairs(out: dict[str, Tensor], batch: Batch):
     """sum over lists of W mean over its pairs i, j with R_i > R_j of -log sigmoid(r_i - r_j), R the outcomes.
 
-    With R of 0 and 1, k right of n: -1 / (k (n - k)) sum over right i, wrong j. A list whose outcomes are all equal adds nothing, yet counts
-    in `aggregate: row_mean`; `keep: accuracy_band` leaves such lists out. W: the sum of the list's row weights. Metrics accuracy and
+    With R of 0 and 1, k right of n: -1 / (k (n - k)) sum over right i, wrong j. A list whose outcomes are all equal adds nothing, yet
+    counts in `aggregate: row_mean`; `keep: accuracy_band` leaves such lists out. W: the sum of the list's row weights. Metrics accuracy and
     reward_gap, sums over pairs. Source: arXiv:2409.12122 (n = 6).
     """
     r = at_end(out["values"], batch)[:, None]
