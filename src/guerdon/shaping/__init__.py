@@ -32,3 +32,4 @@ from guerdon.shaping.schedule import fade as fade
 from guerdon.shaping.serial import s_grpo as s_grpo
 from guerdon.shaping.squash import squash as squash
 from guerdon.shaping.trust import trust as trust
+from guerdon.shaping.verified import verified as verified
