@@ -10,7 +10,7 @@ import json
 import random
 import re
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -66,6 +66,24 @@ ANSWERS: tuple[tuple[str, str], ...] = (
 
 NUMBER = re.compile(r"[-−]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[-−]?\d+(?:\.\d+)?|[-−]?\d+/\d+")
 OPTION = re.compile(r"(?m)(?:^|(?<=\s))\(?([A-J])[).:]\s*(\S[^\n]*?)(?=\s+\(?[A-J][).:]\s|\s*$)")
+
+
+Found = Iterator[tuple[str, str]]
+"""Names and whole answers."""
+Family = Callable[["Case"], Found]
+
+
+def entering(families: dict[str, Family]) -> Callable[[str], Callable[[Family], Family]]:
+    """The decorator `@family("its name")` of a table of families."""
+
+    def family(name: str) -> Callable[[Family], Family]:
+        def enter(fn: Family) -> Family:
+            families[name] = fn
+            return fn
+
+        return enter
+
+    return family
 
 
 def hosts(kind: str) -> tuple[tuple[str, str], ...]:

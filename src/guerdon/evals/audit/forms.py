@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from fractions import Fraction
 
-from guerdon.evals.audit.cases import Case, hosts, put, spelled
+from guerdon.evals.audit.cases import Case, Family, Found, entering, hosts, put, spelled
 
-Found = Iterator[tuple[str, str]]
-Family = Callable[[Case], Found]
 FAMILIES: dict[str, Family] = {}
-
-
-def family(name: str) -> Callable[[Family], Family]:
-    def enter(fn: Family) -> Family:
-        FAMILIES[name] = fn
-        return fn
-
-    return enter
+family = entering(FAMILIES)
 
 
 @family("wording of the conclusion")

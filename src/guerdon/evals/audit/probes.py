@@ -8,23 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 from guerdon.evals.audit import programs
-from guerdon.evals.audit.cases import FILLER, Case, _bare, spelled, to_number
+from guerdon.evals.audit.cases import FILLER, Case, Family, Found, _bare, entering, spelled, to_number
 
-Found = Iterator[tuple[str, str]]
-Family = Callable[[Case], Found]
 FAMILIES: dict[str, Family] = {}
-
-
-def family(name: str) -> Callable[[Family], Family]:
-    def enter(fn: Family) -> Family:
-        FAMILIES[name] = fn
-        return fn
-
-    return enter
+family = entering(FAMILIES)
 
 
 def right_by_chance(case: Case, text: str) -> bool:
