@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def soft_bradley_terry(out: dict[str, Tensor], batch: Batch, smoothing: float | None = None, scale: float = 1.0):
     """sum over pairs of -w [q log sigmoid(d) + (1 - q) log sigmoid(-d)], d = r_c - r_r: the label is right with probability q.
 
-    q = sigmoid(scale * (R_c - R_r)), R the outcomes, such as the strengths that `curation.strength` measures; with `smoothing`, 1 -
+    q = sigmoid(scale * (R_c - R_r)), R the outcomes, such as the strengths of `curation.relabel`; with `smoothing`, 1 -
     smoothing for every pair. For `aggregate: pair_mean`. Metrics as of `bradley_terry`. Raises Refused for a smoothing outside [0, 1].
     Source: arXiv:2401.06080 (soft labels; smoothing 0.05).
     """
