@@ -49,7 +49,22 @@ def test_recipes_are_accepted(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["env", "rollout", "reward", "shape", "select", "keep", "credit", "aggregate", "loss", "mix", "backend", "search", "annotator"],
+    [
+        "env",
+        "rollout",
+        "reward",
+        "shape",
+        "select",
+        "keep",
+        "credit",
+        "aggregate",
+        "loss",
+        "mix",
+        "backend",
+        "search",
+        "annotator",
+        "lesson",
+    ],
 )
 def test_every_piece_has_its_place_in_the_reference(kind: str) -> None:
     page = (ROOT / "docs" / "reference" / "pieces.md").read_text()

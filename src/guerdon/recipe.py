@@ -92,6 +92,7 @@ class Learn(Strict):
     when: Literal["before", "after"] = Field(
         default="after", description="after the policy's update, or before credit: then the batch is scored again"
     )
+    on: Piece | None = Field(default=None, description="a piece that makes what it learns from out of the step's samples, not their batch")
 
 
 class ModelSpec(BaseModel):
@@ -304,7 +305,7 @@ def _sentence(model: type[BaseModel], error: Any) -> str:
 
 SKIP = {
     "rollout": 4, "tool": 3, "keep": 3, "select": 3, "credit": 1, "aggregate": 1,
-    "loss": 2, "mix": 1, "env": 0, "backend": 1, "tracker": 0,
+    "loss": 2, "lesson": 4, "mix": 1, "env": 0, "backend": 1, "tracker": 0,
 }  # fmt: skip
 """Leading parameters of each contract that the engine fills; the rest are the recipe's."""
 
@@ -363,6 +364,7 @@ def _problems(recipe: Recipe, stage: Stage) -> list[str]:
     pieces += [(kind, use) for kind, use in (("credit", stage.credit), ("mix", stage.mix)) if use is not None]
     for learn in filter(None, (spec.learn for spec in recipe.models.values())):
         pieces += [("aggregate", learn.aggregate), *(("loss", term) for term in learn.loss)]
+        pieces += [("lesson", learn.on)] if learn.on else []
     pieces += [("env", t) for t in (stage.tasks, recipe.eval.tasks) if t is not None]
     tool = _use(stage.rollout.params.get("tool"))
     pieces += [("tool", Use(**tool))] if isinstance(tool, Mapping) and "use" in tool else []

@@ -27,7 +27,7 @@ class Interrupted(Broke):
 
 KINDS = (
     "env", "tool", "backend", "rollout", "reward", "shape", "select", "keep", "credit", "aggregate", "loss", "mix", "search",
-    "annotator", "tracker",
+    "annotator", "lesson", "tracker",
 )  # fmt: skip
 
 

@@ -59,9 +59,10 @@ def _row(model: Model, sample: Sample, reference: Any) -> np.ndarray | Verdict:
 
 
 def _verdict(one: np.ndarray | Verdict, zero: np.ndarray | Verdict, soft: bool) -> Verdict:
-    for why in (one, zero):
-        if isinstance(why, Verdict):
-            return Verdict(0.0, why.reason) if why.reason.startswith(HOSTILE) else why
+    if isinstance(one, Verdict) or isinstance(zero, Verdict):
+        why = one if isinstance(one, Verdict) else zero
+        assert isinstance(why, Verdict)
+        return Verdict(0.0, why.reason) if why.reason.startswith(HOSTILE) else why
     a, b = (float(np.sum(x)) for x in (one, zero))
     p = float(1 / (1 + np.exp(np.clip(b - a, -700, 700))))
     return Verdict(p if soft else float(p > 0.5), evidence={"soft_verifier": {"mass": float(np.exp(a) + np.exp(b))}})

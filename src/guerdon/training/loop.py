@@ -52,7 +52,7 @@ def train_step(run: Run, stage: Running, step: int) -> dict[str, Any]:
                 batch.advantages = finite(stage.credit(batch), found, stage)
         with run.clock("update"):
             learned |= update(run, stage, batch, step) | stage.learn(batch, run.context)
-            learned |= {k: v for learner in run.learners(stage, "after") for k, v in learner.update(batch, run.context).items()}
+            learned |= taught(run, stage, found, batch, "after")
     if m.LOSS not in learned:
         run.event(step, "nothing to train on", "no sample of this step was kept with a verdict and a weight; the policy stays as it is")
     follow(run, step)
@@ -64,14 +64,22 @@ def train_step(run: Run, stage: Running, step: int) -> dict[str, Any]:
 
 def learn_before(run: Run, stage: Running, found: Gathered, step: int) -> dict[str, float]:
     """Models that learn before credit do so, and the samples are scored again. Returns their metrics."""
-    learners = list(run.learners(stage, "before"))
-    if not learners:
+    if not any(run.learners(stage, "before")):
         return {}
     with run.clock("update"):
-        batch = assemble(run, stage, found)
-        learned = {k: v for learner in learners for k, v in learner.update(batch, run.context).items()}
+        learned = taught(run, stage, found, assemble(run, stage, found), "before")
     with run.clock("rewards"):
         found.rewards = run.score(stage.reward, found.samples, f"{stage.index}/{step}/again")
+    return learned
+
+
+def taught(run: Run, stage: Running, found: Gathered, batch: Batch, when: str) -> dict[str, float]:
+    """The models that learn at this place do, from the batch or from their own lesson of the step. Returns their metrics."""
+    learned: dict[str, float] = {}
+    for learner, lesson in run.learners(stage, when):
+        part = batch if lesson is None else lesson(found.samples, found.rewards, learner.model, run.context)
+        if part is not None:
+            learned |= learner.update(part, run.context)
     return learned
 
 

@@ -164,14 +164,14 @@ class Run:
         self.trackers = list(trackers)
         self.seconds: dict[str, float] = {}
 
-    def learners(self, stage: Running, when: str) -> Iterator[Learner]:
-        """The models that learn beside the policy, at this place of a step."""
+    def learners(self, stage: Running, when: str) -> Iterator[tuple[Learner, Any]]:
+        """The models that learn beside the policy, at this place of a step, each with the lesson that it learns from, if it has one."""
         for name, spec in self.recipe.models.items():
             if spec.learn is not None and spec.learn.when == when:
                 how = spec.learn
-                yield Learner(
-                    name, self.models[name], calls(how.loss), bind("aggregate", how.aggregate), how.lr, how.clip, stage.temperature
-                )
+                aggregate = bind("aggregate", how.aggregate)
+                learner = Learner(name, self.models[name], calls(how.loss), aggregate, how.lr, how.clip, stage.temperature)
+                yield learner, bind("lesson", how.on) if how.on else None
 
     def at(self, stage: Running) -> None:
         """From now on, `score` among the services is the reward of this stage, journalled as all scores of the run."""
