@@ -1,6 +1,8 @@
 """Learned rewards."""
 
 from guerdon.reward_models.contrastive import contrastive as contrastive
+from guerdon.reward_models.cooper import verified_pairs as verified_pairs
+from guerdon.reward_models.cooper import verify_rm as verify_rm
 from guerdon.reward_models.heads import orm as orm
 from guerdon.reward_models.heads import prm as prm
 from guerdon.reward_models.implicit import implicit as implicit
