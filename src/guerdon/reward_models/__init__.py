@@ -3,6 +3,9 @@
 from guerdon.reward_models.contrastive import contrastive as contrastive
 from guerdon.reward_models.cooper import verified_pairs as verified_pairs
 from guerdon.reward_models.cooper import verify_rm as verify_rm
+from guerdon.reward_models.features import FeatureModel as FeatureModel
+from guerdon.reward_models.features import feature_model as feature_model
+from guerdon.reward_models.features import fit_features as fit_features
 from guerdon.reward_models.heads import orm as orm
 from guerdon.reward_models.heads import prm as prm
 from guerdon.reward_models.implicit import implicit as implicit
@@ -22,6 +25,7 @@ from guerdon.reward_models.losses_steps import step_ce as step_ce
 from guerdon.reward_models.losses_steps import step_classes as step_classes
 from guerdon.reward_models.losses_steps import step_mean as step_mean
 from guerdon.reward_models.losses_steps import token_values as token_values
+from guerdon.reward_models.meta import meta_step as meta_step
 from guerdon.reward_models.online import Learner as Learner
 from guerdon.reward_models.outcomes import mean_ce as mean_ce
 from guerdon.reward_models.outcomes import sum_regression as sum_regression
