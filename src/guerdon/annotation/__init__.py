@@ -4,5 +4,7 @@ from guerdon.annotation.core import Labels as Labels
 from guerdon.annotation.core import annotator as annotator
 from guerdon.annotation.monte_carlo import monte_carlo as monte_carlo
 from guerdon.annotation.monte_carlo import omegaprm as omegaprm
+from guerdon.annotation.progress import agreeing as agreeing
+from guerdon.annotation.progress import relative_progress as relative_progress
 from guerdon.annotation.probe import Probe as Probe
 from guerdon.annotation.probe import Prober as Prober
