@@ -3,11 +3,12 @@
 # make test-integrations   the adapters against the real trl, verl, verifiers and openrlhf, in an environment of their own
 # make bench NAME=grpo_step     one benchmark beside a named peer; what it needs is installed beside the project
 # make check    every method's claim, in about an hour on two cores
+# make audits   the audit cards of our own rewards anew, in docs/reference/audits
 PYTHON ?= python3
 BIN := .venv/bin
 NAME ?=
 
-.PHONY: setup demo test test-integrations check bench clean
+.PHONY: setup demo test test-integrations check audits bench clean
 
 setup: .venv/.core
 
@@ -47,6 +48,9 @@ test-integrations: .venv-integrations/.done
 
 check: .venv/.test
 	$(BIN)/guerdon check --all
+
+audits: .venv/.test
+	OMP_NUM_THREADS=1 $(BIN)/python docs/reference/audits/make.py
 
 bench: .venv/.test
 	@test -f "benchmarks/$(NAME).py" || { echo "There is no benchmark '$(NAME)'; there are: $$(ls benchmarks/*.py | xargs -n1 basename -s .py | grep -v bars | tr '\n' ' ')"; exit 2; }

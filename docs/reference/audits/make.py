@@ -70,19 +70,18 @@ CARDS: dict[str, tuple[str, str, str]] = {
     "think_rm_accuracy": ("think_rm_accuracy", "judgements", ""),
     "think_rm_format": ("think_rm_format", "judgements", ""),
     "bmas": ("bmas(model='embedder')", "translations", "--limit 6 --pace 0.1 --no-search --model embedder=smollm2"),
-    "judge": ("judge(reason=False, max_tokens=4)", "short-answers", "--limit 2 --pace 5 --no-search --model judge=smollm2"),
 }
 
 WITHOUT: dict[str, tuple[str, ...]] = {
     # why there is no card: rewards
-    "the probability of the reference, or of the model's own words, under a policy: it has no answer to read, or none that is right or wrong": (
+    "the probability of the reference, or of its own words, under a policy: no answer is read that would be right or wrong": (
         "answer_likelihood", "belief", "follow_up", "jepo", "log_prob", "prob", "r3", "rlbff_genrm", "rlpr", "self_aligned",
     ),
     "the votes of the samples of a group, or of the phrasings of a question, are its truth: an audit has none": ("co_reward", "majority"),
     "the number of the policy's tokens, which texts of an audit do not have": ("overlong",),
-    "a judge asked in other words than by `judge`: a card would speak of the model behind it, so audit it with yours, by `--model judge=...`": (
-        "carr", "fact_share", "graded", "judge_correct", "nuggets", "preferred", "rewardanything", "rlbff", "rm_r1", "rubric", "sql_judge",
-        "think_rm",
+    "a judge: a card would speak of the model behind it; audit it with yours, `guerdon audit judge --tasks FILE --model judge=URL#MODEL`": (
+        "carr", "fact_share", "genprm", "graded", "judge", "judge_correct", "nuggets", "preferred", "rewardanything", "rlbff", "rm_r1",
+        "rubric", "soft_verifier", "sql_judge", "think_rm",
     ),
 }  # fmt: skip
 
