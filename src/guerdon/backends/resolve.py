@@ -45,12 +45,14 @@ def load_pretrained(path: str | os.PathLike[str], dtype: torch.dtype) -> tuple[A
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """transformers without its progress bars, which would break into ours."""
-    shown = logging.is_progress_bar_enabled()
+    """transformers without its progress bars, which would break into ours, and without its reports on weights of heads."""
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
 

@@ -104,6 +104,11 @@ class TorchModel:
     def backbone(self) -> Any:
         return self.causal.base_model
 
+    @property
+    def longest(self) -> int:
+        """Tokens that a row may have."""
+        return getattr(self.causal.config.get_text_config(), "max_position_embeddings", None) or 2**31
+
     # Text
 
     def encode(self, prompt: Prompt) -> np.ndarray:

@@ -6,6 +6,7 @@ from guerdon.reward_models.cooper import verify_rm as verify_rm
 from guerdon.reward_models.features import FeatureModel as FeatureModel
 from guerdon.reward_models.features import feature_model as feature_model
 from guerdon.reward_models.features import fit_features as fit_features
+from guerdon.reward_models.fitted import reward_model as reward_model
 from guerdon.reward_models.heads import orm as orm
 from guerdon.reward_models.heads import prm as prm
 from guerdon.reward_models.implicit import implicit as implicit

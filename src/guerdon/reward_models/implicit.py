@@ -60,7 +60,7 @@ def moved(values: np.ndarray, offsets: np.ndarray, onto: np.ndarray) -> np.ndarr
     return out
 
 
-@loss(fields=("ref_logprobs",), over="row")
+@loss(fields=("ref_logprobs",), over="row", learns="outcomes", takes="0 to 1")
 def implicit_ce(out: dict[str, Tensor], batch: Batch, beta: float = 0.05):
     """sum over rows of -w [o log s + (1 - o) log (1 - s)], s = sigmoid(beta sum_t (log pi - log pi_ref)), o the outcome held to [0, 1].
 

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from guerdon.samples import Batch, Context
 
 
+def ready(batch: Batch, losses: Sequence[LossCall], aggregate: Callable[[Batch], Tensor]) -> tuple[Batch, list[LossCall]]:
+    """(the batch as the losses take it: weighted, with its units, a column behind where they read one; those that have rows in it)."""
+    part = replace(batch, weights=aggregate(batch), unit=units(batch, [call.name for call in losses]))
+    calls = shared(losses, part)
+    behind = any(find("loss", call.name).about.get("behind") for call in calls)
+    return one_behind(part) if behind else part, calls
+
+
 @dataclass
 class Learner:
     """A model of the run and how it is trained: one optimiser step on the whole batch each time `update` is called."""
@@ -31,12 +39,9 @@ class Learner:
 
     def update(self, batch: Batch, context: Context) -> dict[str, float]:
         """Metrics of the losses by `NAME/...`; none, and no step, where no row of the batch counts."""
-        part = replace(batch, weights=self.aggregate(batch), unit=units(batch, [call.name for call in self.losses]))
-        calls = shared(self.losses, part)
+        part, calls = ready(batch, self.losses, self.aggregate)
         if not calls:
             return {}
-        if any(find("loss", call.name).about.get("behind") for call in calls):
-            part = one_behind(part)
         values, usage = self.model.forward_backward(part, calls, self.temperature)
         context.spend("update", usage)
         return {f"{self.name}/{key}": value for key, value in (values | self.model.optim_step(self.lr, self.clip)).items()}

@@ -1,0 +1,272 @@
+"""`guerdon fit` from end to end on a small transformer: both drivers, resuming, what is written, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
+
+import guerdon.training.fit as fits
+from guerdon.registry import Broke, Refused
+from guerdon.reward_models import Learner
+from guerdon.reward_models.fit import batch_of, batches, tokenise
+from guerdon.rewards.parse import parse
+from guerdon.samples import Context, Sample, Task
+from guerdon.scoring import Engine
+from guerdon.spans import mark
+from guerdon.training.fit_recipe import read
+
+SUMS = [(a, b) for a in range(1, 8) for b in range(1, 4)]
+
+
+@pytest.fixture(scope="module")
+def body(characters: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small model's folder in float64."""
+    path = tmp_path_factory.mktemp("body") / "model"
+    _, model = characters(3)
+    model.causal.save_pretrained(path)
+    model.tokens.tokenizer.save_pretrained(path)
+    return str(path)
+
+
+def rows(kind: str) -> list[dict[str, Any]]:
+    out: list[dict[str, Any]] = []
+    for a, b in SUMS:
+        prompt, right, wrong = f"{a}+{b}=", str(a + b), str(a + b + 1)
+        if kind == "pairs":
+            out.append({"prompt": prompt, "chosen": right, "rejected": wrong + "\n" * (a % 2), "margin": a % 3})
+        if kind == "outcomes":
+            out += [{"prompt": prompt, "completion": right, "label": 1}, {"prompt": prompt, "completion": wrong, "label": a % 2}]
+        if kind == "steps":
+            out.append({"prompt": prompt, "steps": [f"{a}+{b}\n", wrong if a % 2 else right, "0"], "labels": [1, 1 - a % 2, None]})
+        if kind == "classes":
+            out.append({"prompt": prompt, "steps": [f"{a}+{b}\n", wrong if a % 2 else right], "labels": [b % 3 - 1, -1 if a % 2 else 1]})
+        if kind == "levels":
+            out.append({"prompt": prompt, "completion": right, "label": 1 + a % 5})
+    return out
+
+
+CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "bradley_terry": ("pairs", {"loss": {"use": "bradley_terry", "margin": 0.2}}, AutoModelForSequenceClassification),
+    "two layers": ("pairs", {"loss": "bradley_terry", "head": "two_layer"}, AutoModel),
+    "outcome_ce": ("outcomes", {"loss": "outcome_ce"}, AutoModelForSequenceClassification),
+    "outcome_mse": ("outcomes", {"loss": "outcome_mse"}, AutoModelForSequenceClassification),
+    "outcome_classes": ("outcomes", {"loss": "outcome_classes"}, AutoModelForSequenceClassification),
+    "ordinal": ("levels", {"loss": "ordinal"}, AutoModelForSequenceClassification),
+    "step_ce": ("steps", {"loss": "step_ce"}, AutoModelForTokenClassification),
+    "step_classes": ("classes", {"loss": "step_classes"}, AutoModelForTokenClassification),
+    "token_values": ("outcomes", {"loss": "token_values"}, AutoModelForTokenClassification),
+    "implicit_ce": ("outcomes", {"loss": {"use": "implicit_ce", "beta": 0.5}}, AutoModelForCausalLM),
+    "a frozen body": ("outcomes", {"loss": "outcome_ce", "body": "frozen"}, AutoModelForSequenceClassification),
+    "frozen, of steps": ("steps", {"loss": "step_ce", "body": "frozen", "head": "two_layer"}, AutoModel),
+}
+every = pytest.mark.parametrize("name", CASES)
+
+
+def recipe(folder: Path, body: str, name: str, dtype: str = "float64", **train: Any) -> dict[str, Any]:
+    kind, more, _ = CASES[name]
+    path = folder / f"{kind}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows(kind)))
+    settings = {"epochs": 2, "batch": 6, "lr": 3e-3, "checkpoint_every": 2, **train}
+    return {"model": {"path": body, "dtype": dtype, "micro_tokens": 256}, "data": str(path), "train": settings, "seed": 1, **more}
+
+
+def losses(curve: list[dict[str, float]]) -> list[float]:
+    return [row["loss"] for row in curve]
+
+
+@every
+def test_the_loop_s_driver_has_the_same_curve(tmp_path: Path, body: str, name: str):
+    data = recipe(tmp_path, body, name)
+    found = fits.fit(data, folder=tmp_path / "fit")
+    spec = read(data)
+    model = fits.open_model(spec)
+    units = tokenise(model, fits.load(spec)[0].examples, 100)[0]
+    fits.fill(model, spec, units)
+    learner = Learner("rm", model, [spec.call], spec.weights, lr=3e-3, clip=1.0)
+    curve = [learner.update(batch_of(some, model.dtype), Context())["rm/loss"] for some in batches(units, 6, 2, 1)]
+    np.testing.assert_allclose(losses(found.curve), curve, rtol=0, atol=1e-8)
+    assert len(curve) > 4
+    assert np.mean(curve[-2:]) < np.mean(curve[:2])
+
+
+@every
+def test_killed_fits_go_on_to_the_same_numbers(tmp_path: Path, body: str, name: str, monkeypatch: pytest.MonkeyPatch):
+    data = recipe(tmp_path, body, name)
+    whole = fits.fit(data, folder=tmp_path / "whole")
+    step = fits.Fitter.training_step
+
+    def dies(self: Any, *given: Any, **more: Any) -> Any:
+        if self.state.global_step == 3:
+            raise Broke("killed")
+        return step(self, *given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fits.Fitter, "training_step", dies)
+        with pytest.raises(Broke):
+            fits.fit(data, folder=tmp_path / "again")
+    with pytest.raises(Refused, match="its fit is not finished"):
+        parse(f"reward_model(path='{tmp_path / 'again'}')")
+    again = fits.fit(resume=tmp_path / "again")
+    assert again.curve == whole.curve
+    for file in [*(tmp_path / "whole").glob("*.safetensors")]:
+        assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file.name
+    with pytest.raises(Refused, match="is finished"):
+        fits.fit(resume=tmp_path / "again")
+
+
+TEXTS = ["3", "1+2\n3\n4", "1+2\n\n9", "0"]
+
+
+def samples() -> list[Sample]:
+    out = [
+        Sample(Task(str(i), prompt), text, group=i % 2) for i, (prompt, text) in enumerate(zip(["1+2=", "7-3="] * 2, TEXTS, strict=True))
+    ]
+    for sample in out:
+        mark(sample)
+    return out
+
+
+def scored(expression: str, some: list[Sample]) -> Any:
+    with Engine(workers=1) as engine:
+        found = engine.score(expression, some)
+    grain = found.outcome or found.step or found.token
+    assert not found.failed.any(), found.why(0)
+    return grain.value
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "implicit_ce"])
+@pytest.mark.parametrize(("dtype", "within"), [("float64", 1e-9), ("float32", 1e-4)])
+def test_scores_hang_on_nothing_beside_the_answer(tmp_path: Path, body: str, name: str, dtype: str, within: float):
+    """Alone, in any order, among others, and by transformers with padding on either side: the same scores."""
+    fits.fit(recipe(tmp_path, body, name, dtype), folder=tmp_path / "fit")
+    card = fits.folders.read(tmp_path / "fit")
+    model = fits.local(tmp_path / "fit", trainable=False, dtype=dtype)  # type: ignore[arg-type]
+    from guerdon.reward_models import fitted
+
+    some = samples()
+
+    def scores(given: list[Sample]) -> list[list[float]]:
+        out = fitted.score(model, card, given, probability=False)
+        return [[v.value] if not isinstance(v, list) else [x for x in v if x is not None] for v in out]  # type: ignore[list-item]
+
+    whole = scores(some)
+    for a, b in zip(whole, [scores([s])[0] for s in some], strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=within)
+    for a, b in zip(whole, scores(some[::-1])[::-1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=within)
+    for a, b in zip(whole, scores(some + some)[len(some) :], strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=within)
+    assert np.ptp([x for row in whole for x in row]) > 100 * within
+    kind = CASES[name][2]
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "fit")
+    theirs = kind.from_pretrained(tmp_path / "fit", dtype=getattr(torch, dtype))
+    ids = [tokens(str(s.task.prompt))["input_ids"] + tokens(s.text)["input_ids"] for s in some]
+    for side in ("left", "right"):
+        tokens.padding_side = side
+        padded = tokens.pad({"input_ids": ids}, return_tensors="pt")
+        with torch.no_grad():
+            out = theirs(**padded)
+        if kind is AutoModelForSequenceClassification:
+            logits = out.logits.double().numpy()
+            mine = fitted.readable(logits, card, False) if card.classes else logits[:, 0]
+            atol = 1e-5 if dtype == "float64" else within  # transformers computes the norms in float32
+            np.testing.assert_allclose([row[0] for row in whole], mine, rtol=0, atol=atol)
+        if kind is AutoModelForTokenClassification and card.grain == "step" and not card.classes:
+            for row, s, mask, found in zip(whole, some, padded["attention_mask"].bool(), out.logits[..., 0].double(), strict=True):
+                behind = found[mask][len(str(s.task.prompt)) :]
+                ends = [end - 1 for _, end in s.marks["step"]]
+                np.testing.assert_allclose(row, behind[ends], rtol=0, atol=1e-5 if dtype == "float64" else within)
+
+
+def test_a_fitted_model_is_a_reward(tmp_path: Path, body: str):
+    fits.fit(recipe(tmp_path, body, "step_ce"), folder=tmp_path / "steps")
+    path, some = tmp_path / "steps", samples()
+    each = scored(f"reward_model(path='{path}')", some)
+    assert each.shape == (4, 3)
+    counts = [len(s.marks["step"]) for s in some]
+    rows = [row[:k] for row, k in zip(each, counts, strict=True)]
+    assert all(0 < x < 1 for row in rows for x in row)
+    for how, put in {"min": min, "product": np.prod, "last": lambda r: r[-1], "mean": np.mean}.items():
+        np.testing.assert_allclose(scored(f"reward_model(path='{path}', aggregate='{how}')", some), [put(r) for r in rows], atol=1e-12)
+    logits = scored(f"reward_model(path='{path}', probability=False)", some)
+    t = fits.folders.read(path).temperature
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits[0, 0] / t)), each[0, 0], atol=1e-12)
+    assert scored(f"0.5 * reward_model(path='{path}', aggregate='min') + 1", some).shape == (4,)  # an outcome: it adds up with others
+    fits.fit(recipe(tmp_path, body, "outcome_ce"), folder=tmp_path / "whole")
+    with pytest.raises(Refused, match="nothing to put together"):
+        parse(f"reward_model(path='{tmp_path / 'whole'}', aggregate='min')")
+    with pytest.raises(Refused, match="is no folder of a fitted reward model"):
+        parse(f"reward_model(path='{tmp_path}')")
+
+
+def test_the_folder_says_what_it_is(tmp_path: Path, body: str):
+    (tmp_path / "bad.jsonl").write_text(
+        '{"prompt": "1+1=", "chosen": "2", "rejected": "2"}\n{"prompt": "1+1=", "chosen": "2", "rejected": "3"}\n'
+    )
+    data = recipe(tmp_path, body, "bradley_terry")
+    found = fits.fit({**data, "data": [data["data"], str(tmp_path / "bad.jsonl")], "held_out": 0.3}, folder=tmp_path / "fit")
+    assert found.held_out["n"] == 6
+    assert [str(r) for r in found.rejected] == [f"{tmp_path}/bad.jsonl, row 1: `rejected` is equal to `chosen`"]
+    text = (tmp_path / "fit" / "README.md").read_text()
+    for part in ("bad.jsonl`, read as pairs", "16 examples learnt, 6 held out, 1 rows left out", "seed 1", "accuracy:", "temperature:"):
+        assert part in text, part
+    fits.folders.add_section(tmp_path / "fit", "Bench", "ProcessBench F1 0.5")
+    after = (tmp_path / "fit" / "README.md").read_text()
+    assert "## Bench\n\nProcessBench F1 0.5\n\n## Audit\n\nNot measured yet." in after
+    assert after.startswith(text[: text.index("## Bench")])
+    assert not (tmp_path / "fit" / "checkpoints").exists()
+
+
+def test_what_is_refused(tmp_path: Path, body: str, characters: Any, pairs: Any):
+    data = recipe(tmp_path, body, "bradley_terry")
+    for change, why in {
+        "loss=bradley_tery": "did you mean 'bradley_terry'",
+        "loss=ppo_clip": "is no loss of a reward model",
+        "train.epoch=2": "did you mean 'epochs'",
+        "data=nowhere.jsonl": "there is no file nowhere.jsonl",
+        "head=classes": "reads a head 'scalar', not 'classes'",
+        "loss=step_ce": "this loss learns labelled steps",
+        "held_out=1.5": "a share is at least 0 and below 1",
+    }.items():
+        with pytest.raises(Refused, match=why):
+            fits.fit(data, change, folder=tmp_path / "fit")
+    other = tmp_path / "other"
+    pairs(2)[1].tokens.tokenizer.save_pretrained(other)
+    with pytest.raises(Refused, match="it is the tokenizer of another model"):
+        fits.fit(data, f"model.tokenizer={other}", folder=tmp_path / "fit")
+    assert not (tmp_path / "fit").exists()
+    fits.fit(data, folder=tmp_path / "fit")
+    with pytest.raises(Refused, match="already holds a fit"):
+        fits.fit(data, folder=tmp_path / "fit")
+    swapped = json.loads((tmp_path / "fit" / "fitted.json").read_text()) | {"tokenizer": "0"}
+    (tmp_path / "fit" / "fitted.json").write_text(json.dumps(swapped))
+    with pytest.raises(Refused, match="is not the one this reward model was fitted with"):
+        fits.local(tmp_path / "fit")
+
+
+def test_a_wrong_pad_token_is_refused(tmp_path: Path, body: str):
+    fits.fit(recipe(tmp_path, body, "outcome_ce"), folder=tmp_path / "fit")
+    config = json.loads((tmp_path / "fit" / "config.json").read_text()) | {"pad_token_id": 5}
+    (tmp_path / "fit" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(Refused, match=r"has the pad token 5 in its .* and 0 in its tokenizer"):
+        fits.local(tmp_path / "fit")
+
+
+def test_long_rows_are_cut_with_a_warning(tmp_path: Path, body: str):
+    with pytest.warns(UserWarning, match=r"pairs.jsonl, row 1: .* tokens, cut to 4"):
+        found = fits.fit(recipe(tmp_path, body, "bradley_terry", max_tokens=4), folder=tmp_path / "fit")
+    assert "outcomes" not in found.warnings
+    long = Sample(Task("t7", "1+2="), "1" * 80)  # the model has 64 positions
+    mark(long)
+    from guerdon.rewards import core
+
+    with pytest.warns(UserWarning, match=r"Sample 1 \(task 't7'\) is truncated: 84 tokens, the model reads 64"):
+        got = core.get("reward_model").fn([samples()[0], long], path=str(tmp_path / "fit"))
+    assert got[0].reason == ""
+    assert got[1].reason == "truncated: 84 tokens, cut to 64"
