@@ -423,6 +423,7 @@ def test_with_a_pace_an_audit_says_the_same_again(tmp_path: Path):
     assert command("clip(exact, 0, 1)", Path("t.jsonl"), None, (), ("judge=tiny",), {**options, "seed": 0}) == (
         "guerdon audit 'clip(exact, 0, 1)' --tasks t.jsonl --limit 4 --pace 0.3 --no-search --model judge=tiny"
     )
+    assert command("rlpr(model='x')", None, None, (), (), {}) == "guerdon audit \"rlpr(model='x')\""
 
 
 def test_a_name_with_a_number_is_text_and_a_list_is_not_glued():

@@ -63,4 +63,9 @@ def command(
         words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)] if value is not None else []
     words += [] if options.get("searching", True) else ["--no-search"]
     words += [word for name, several in (("--plugin", plugins), ("--model", models)) for text in several for word in (name, text)]
-    return shlex.join(words)
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    """For a shell, in double quotes where that reads better: "rlpr(model='scorer')"."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
