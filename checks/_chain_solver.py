@@ -1,5 +1,5 @@
-"""Chain arithmetic of many steps, worked by a simulated solver that never recovers: a slip makes a value too large, and nothing makes it
-smaller again, so that a wrong line is followed by wrong lines alone and a wrong answer.
+"""Chain arithmetic of many steps, worked by a simulated solver that does not recover unless it is told to: a slip makes a value too large,
+and nothing makes it smaller again, so that a wrong line is followed by wrong lines alone and a wrong answer.
 
 The solver stands behind the seam of models: it goes on from any whole line. Tokens are characters.
 """
@@ -25,13 +25,14 @@ TERM = re.compile(r"([+-])(\d+)")
 
 
 class Solver:
-    """slip: how often a step goes wrong, by 1 to 3."""
+    """slip: how often a step goes wrong, by 1 to 3. recover: how often a step behind a wrong one comes back to the true value.
+    equations: a line is one operation with its result, and not what is left of the expression."""
 
     capabilities: frozenset[str] = frozenset()
     version = 0
 
-    def __init__(self, slip: float) -> None:
-        self.slip = slip
+    def __init__(self, slip: float, recover: float = 0.0, equations: bool = False) -> None:
+        self.slip, self.recover, self.equations = slip, recover, equations
 
     def encode(self, prompt: Any) -> np.ndarray:
         return np.array([ord(c) for c in prompt], dtype=np.int64)
@@ -56,20 +57,29 @@ class Solver:
         first = re.match(r"-?\d+", line)
         assert first is not None
         value, terms = int(first[0]), TERM.findall(line[first.end() :])
-        lines = []
+        if self.equations and begun:
+            value, terms = int(line.partition("=")[2]), TERM.findall(expression)[len(begun.splitlines()) :]
+        lines, off = [], 0
+        if self.recover:
+            done = TERM.findall(expression)[: len(TERM.findall(expression)) - len(terms)]
+            off = value - int(re.match(r"-?\d+", expression)[0]) - sum(int(s + x) for s, x in done)  # type: ignore[index]
         for i, (sign, number) in enumerate(terms):
-            value += int(number) if sign == "+" else -int(number)
-            if rng.random() < self.slip:
-                value += int(rng.integers(1, 4))
+            before, value = value, value + int(sign + number)
+            if self.recover and off and rng.random() < self.recover:
+                before, value, off = before - off, value - off, 0
+            elif rng.random() < self.slip:
+                slip = int(rng.integers(1, 4))
+                value, off = value + slip, off + slip
             rest = "".join(sign + number for sign, number in terms[i + 1 :])
-            lines.append(f"{value}{rest}" if rest else f"A: {value}")
+            lines.append(f"{before}{sign}{number}={value}" if self.equations else f"{value}{rest}" if rest else f"A: {value}")
+        lines += [f"A: {value}"] if self.equations else []
         ids = self.encode_answer("\n".join(lines))
         return Completion(ids, np.full(len(ids), -1.0), "end", 0)
 
 
-def answered(tasks: int, each: int, seed: int, slip: float = 0.05) -> tuple[list[Sample], Context]:
+def answered(tasks: int, each: int, seed: int, slip: float = 0.05, **how: Any) -> tuple[list[Sample], Context]:
     """Answers to tasks of 12 to 16 steps, and the context that labels them: the same solver, and the verifier of the last line."""
-    policy = Solver(slip)
+    policy = Solver(slip, **how)
     context = Context(models={"policy": policy}, rng=np.random.default_rng(seed))
     asked = arithmetic(n=tasks, steps=(12, 16), low=1, high=9, ops="+-", within=(0, 20), seed=seed)
     engine = Engine(context, workers=1)
@@ -82,6 +92,19 @@ def truth(samples: Sequence[Sample]) -> np.ndarray:
     """(n,) the first wrong step; -1 where there is none."""
     right = [verify_steps(sample.steps, sample.task) for sample in samples]
     return np.array([steps.index(False) if False in steps else -1 for steps in right])
+
+
+def truth_of_equations(samples: Sequence[Sample]) -> list[np.ndarray]:
+    """For each answer, whether each of its operations is right and none before it was wrong."""
+    out = []
+    for sample in samples:
+        value = int(re.match(r"-?\d+", sample.task.meta["expression"])[0])  # type: ignore[index]
+        right = []
+        for (sign, number), line in zip(TERM.findall(sample.task.meta["expression"]), sample.steps, strict=False):
+            before, value = value, value + int(sign + number)
+            right.append(line.strip() == f"{before}{sign}{number}={value}")
+        out.append(np.logical_and.accumulate(right))
+    return out
 
 
 def first_error(labels: Labels, real: np.ndarray) -> dict[str, float]:

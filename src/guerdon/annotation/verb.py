@@ -67,7 +67,7 @@ def annotate_file(
                 file.stop()
                 file.part.unlink(missing_ok=True)
                 raise Broke(f"{path} has no row that can be labelled ({aside.first}); its {aside.rows} rows are kept in {aside.path}.")
-            more = {"budget": limits, "journal": journal, "about": about(policy, reward), "tell": progress}
+            more = {"budget": limits, "journal": journal, "about": about(policy, reward, models), "tell": progress}
             more = {name: value for name, value in more.items() if rolls or name in takes}
             try:
                 labels = piece.fn(samples, context, **params, **more)
@@ -143,9 +143,9 @@ def read_method(text: str) -> tuple[Piece, dict[str, Any]]:
     return piece, params
 
 
-def about(policy: str | None, reward: str) -> str:
-    """What rollouts hang on: the policy, for a folder with the sizes and times of its files, and the reward."""
+def about(policy: str | None, reward: str, models: Sequence[str] = ()) -> str:
+    """What rollouts hang on: the policy, for a folder with the sizes and times of its files, the reward, and other models."""
     folder = Path(policy or "").expanduser()
     files = sorted(folder.iterdir()) if policy and folder.is_dir() else [folder] if policy and folder.is_file() else []
     stamps = [(file.name, (stat := os.stat(file)).st_size, stat.st_mtime_ns) for file in files if file.is_file()]
-    return repr((policy, reward, stamps))
+    return repr((policy, reward, list(models), stamps))
