@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from guerdon.scoring.files import load_tasks as load_tasks
     from guerdon.shaping import clip as clip
     from guerdon.shaping import shape as shape
+    from guerdon.training.fit import fit as fit
     from guerdon.training.run import Result as Result
     from guerdon.training.run import train as train
 
@@ -63,6 +64,7 @@ _WHERE = {
     "guerdon.samples": ("Batch", "Context", "Rewards", "Sample", "Task", "Verdict", "collate"),
     "guerdon.scoring.engine": ("Engine",),
     "guerdon.scoring.files": ("load_tasks",),
+    "guerdon.training.fit": ("fit",),
     "guerdon.training.run": ("Result", "train"),
 }  # fmt: skip
 _NAMES = {

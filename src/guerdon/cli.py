@@ -64,13 +64,18 @@ def score(
 
     Example: `guerdon score solutions.jsonl --reward "rlpr(model='scorer')" --model scorer=smollm2 --out scored.jsonl`
 
+    Example: `guerdon score solutions.jsonl --reward "reward_model(path='fits/rm-1')" --out scored.jsonl`
+
     Example: `guerdon score essays.jsonl --reward judge --model judge=http://127.0.0.1:8000/v1#MODEL --out scored.jsonl`
     """
     from rich import print as show
 
-    import guerdon.shaping  # noqa: F401  fills the registry
+    import guerdon.shaping
     from guerdon.scoring.job import load_plugin, score_file, with_models
     from guerdon.scoring.show import meter
+
+    if model or "reward_model" in reward:
+        import guerdon.reward_models  # noqa: F401  learned rewards: they bring torch, which takes seconds to import
 
     _allow(unsafe)
     for name in plugin or ():
@@ -140,6 +145,29 @@ def compare(
     from guerdon.training.verbs import compare as run
 
     raise typer.Exit(run(recipes, seeds, out))
+
+
+@app.command()
+def fit(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe of a fit (YAML); with --resume the folder's own if not given.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Fields to override: train.epochs=2.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The model's folder; fits/NAME-1, -2, ... if not given.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the fit in this folder.")] = None,
+    layout: Annotated[str | None, typer.Option(help="How the data files are laid out, where their columns leave that open.")] = None,
+) -> None:
+    """Fit a reward model on pairs, lists, labelled steps or labelled answers; exit code 1 when rows were left out.
+
+    The folder is a reward, `reward_model(path='FOLDER')`, and opens in transformers.
+
+    Example: `guerdon fit recipes/fit-outcome-smollm2.yaml data=solutions.jsonl --out fits/outcome`
+
+    Example: `guerdon fit recipes/fit-pairs-smollm2.yaml data=preferences.parquet --layout pairs train.epochs=2`
+
+    Example: `guerdon fit --resume fits/outcome`
+    """
+    from guerdon.training.verbs import fit as run
+
+    raise typer.Exit(run(recipe, overrides or [], out, resume, layout))
 
 
 @app.command()

@@ -27,7 +27,7 @@ from guerdon import registry
 from guerdon.registry import Refused, find, nearest
 from guerdon.rewards import parse
 from guerdon.rewards.core import type_problem
-from guerdon.rewards.expr import Expr
+from guerdon.rewards.expr import Expr, call_text
 from guerdon.samples import Task
 from guerdon.scoring.engine import asking
 from guerdon.scoring.job import load_plugin
@@ -79,7 +79,15 @@ Piece = Annotated[Use, BeforeValidator(_use)]
 Pieces = Annotated[list[Use], BeforeValidator(_uses)]
 Terms = Annotated[list[Term], BeforeValidator(_uses)]
 Tasks = Annotated[Use, BeforeValidator(_tasks)]
-Expression = Annotated[str, BeforeValidator(lambda x: str(x) if isinstance(x, Expr) else x)]
+
+
+def _expression(x: Any) -> Any:
+    if isinstance(x, Mapping) and "use" in x:  # {use: reward_model, path: FOLDER}
+        return call_text(x["use"], {name: value for name, value in x.items() if name != "use"})
+    return str(x) if isinstance(x, Expr) else x
+
+
+Expression = Annotated[str, BeforeValidator(_expression)]
 
 
 class Learn(Strict):

@@ -180,6 +180,11 @@ def test_label_files(tmp_path: Path):
         load(path, "steps", labels=beside)
 
 
+def test_steps_that_spell_the_completion_stay_as_they_are(tmp_path: Path):
+    row = {"prompt": "q", "completion": "a. b.\n", "steps": ["a.", " b.\n"], "labels": [0.5, None], "counts": [4, 0]}
+    assert one(load(file(tmp_path, row), "steps")).answers[0].text == "a. b.\n"
+
+
 def test_labels_may_count_as_others(tmp_path: Path):
     row = STEPS["prm800k"][0]
     assert one(load(file(tmp_path, row), "steps", values={"-1": 0, 0: None, 1: 1})).answers[0].labels == [None, None, 0]

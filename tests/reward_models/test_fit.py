@@ -270,3 +270,51 @@ def test_long_rows_are_cut_with_a_warning(tmp_path: Path, body: str):
         got = core.get("reward_model").fn([samples()[0], long], path=str(tmp_path / "fit"))
     assert got[0].reason == ""
     assert got[1].reason == "truncated: 84 tokens, cut to 64"
+
+
+def test_the_verb_from_end_to_end(tmp_path: Path, body: str, capsys: pytest.CaptureFixture[str]):
+    """`guerdon fit`, then `guerdon score` with what it wrote, by its path and as a model of its own name."""
+    import yaml
+    from typer.testing import CliRunner
+
+    from guerdon.cli import app
+
+    data = recipe(tmp_path, body, "outcome_ce")
+    with (tmp_path / "outcomes.jsonl").open("a") as file:
+        file.write('{"prompt": "1+1=", "completion": "2", "label": 7}\n')
+    (tmp_path / "fit.yaml").write_text(yaml.safe_dump(data))
+    run = CliRunner().invoke
+    found = run(app, ["fit", str(tmp_path / "fit.yaml"), "held_out=0.2", "--out", str(tmp_path / "fit")])
+    assert found.exit_code == 1, found.output  # a row was left out
+    assert (tmp_path / "fit" / "rejected.jsonl").read_text().count("outside its range: 0 to 1") == 1
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("".join(json.dumps({"prompt": "1+2=", "completion": text}) + "\n" for text in TEXTS))
+    by_path = ["--reward", f"reward_model(path='{tmp_path / 'fit'}', probability=False)", "--out", str(tmp_path / "a.jsonl")]
+    by_name = ["--reward", "orm(model='rm')", "--model", f"rm={tmp_path / 'fit'}", "--out", str(tmp_path / "b.jsonl")]
+    values = []
+    for how, out in ((by_path, "a.jsonl"), (by_name, "b.jsonl")):
+        assert run(app, ["score", str(answers), *how]).exit_code == 0
+        values.append([json.loads(line)["reward"] for line in (tmp_path / out).read_text().splitlines()])
+    np.testing.assert_allclose(values[0], values[1], atol=1e-6)
+    assert np.ptp(values[0]) > 0
+
+
+def test_in_a_recipe(tmp_path: Path, body: str):
+    """`reward: {use: reward_model, path: ...}` trains a policy, and a folder that is not there is refused when the recipe is read."""
+    from guerdon.training.run import train
+
+    fits.fit(recipe(tmp_path, body, "bradley_terry"), folder=tmp_path / "fit")
+    (tmp_path / "tasks.jsonl").write_text('{"prompt": "1+2=", "reference": "3"}\n{"prompt": "7-3=", "reference": "4"}\n')
+    data = {
+        "models": {"policy": {"path": body}},
+        "tasks": str(tmp_path / "tasks.jsonl"),
+        "reward": {"use": "reward_model", "path": str(tmp_path / "fit")},
+        "correct": "exact",
+        "rollout": {"use": "parallel", "max_tokens": 6},
+        "train": {"steps": 1, "prompts": 2, "samples": 4, "max_refills": 0},
+        "workers": 1,
+    }
+    found = train(data, folder=tmp_path / "run")
+    assert len(found.metrics) >= 1
+    with pytest.raises(Refused, match="is no folder of a fitted reward model"):
+        train({**data, "reward": {"use": "reward_model", "path": str(tmp_path)}}, folder=tmp_path / "other")

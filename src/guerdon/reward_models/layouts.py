@@ -208,9 +208,11 @@ def lists(row: Row) -> Example:
 
 @layout("prompt", "steps", "labels")
 def steps(row: Row) -> Example:
-    """`prompt, steps, labels`: one label a step, null for none. A step without a line break at its end gets one."""
+    """`prompt, steps, labels`: one label a step, null for none; what `guerdon annotate` writes. Steps that do not spell `completion`, where
+    there is one, get a line break at their end where they have none."""
     texts = list_of(row, "steps")
-    return stepwise(prompt_of(row), texts, labels_of(list_of(row, "labels"), "labels", len(texts)), "steps", "\n")
+    whole = all(isinstance(x, str) for x in texts) and "".join(texts) == row.get("completion")
+    return stepwise(prompt_of(row), texts, labels_of(list_of(row, "labels"), "labels", len(texts)), "steps", "" if whole else "\n")
 
 
 @layout("prompt", "completions", "labels")

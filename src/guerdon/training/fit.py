@@ -131,13 +131,15 @@ def fit(
     resume: str | Path | None = None,
     layout: str | None = None,
     say: Callable[[str], None] = lambda text: None,
+    **fields: Any,
 ) -> Result:
     """Fit a reward model, and write `folder` (fits/NAME-N unless given), which `reward_model(path=...)` and transformers open.
 
-    resume: the folder of a fit that was stopped. layout: of data files whose columns fit several. Raises Refused before anything is begun,
-    Broke when a fit cannot go on; what was done before is kept.
+    The recipe is a YAML file, a mapping, or its fields as keywords. resume: the folder of a fit that was stopped. layout: of data files
+    whose columns fit several. Raises Refused before anything is begun, Broke when a fit cannot go on; what was done before is kept.
     """
-    spec, path = prepare(recipe, overrides, folder, resume, layout)
+    given: Any = {**(recipe if isinstance(recipe, Mapping) else {}), **fields} if fields else recipe
+    spec, path = prepare(given, overrides, folder, resume, layout)
     data, held = load(spec)
     model = open_model(spec)
     units, cut = rows.tokenise(model, data.examples, spec.train.max_tokens)

@@ -69,3 +69,31 @@ def compare(recipes: Sequence[str], seeds: int, out: Path) -> int:
     Rich().print(comparison.table())
     Rich(stderr=True).print(f"picture {out / 'comparison.png'}\nnumbers {out / 'comparison.json'}", highlight=False, soft_wrap=True)
     return 0
+
+
+def fit(recipe: str | None, overrides: Sequence[str], out: Path | None, resume: Path | None, layout: str | None) -> int:
+    """Exit code 1 where rows were left out: they stand in rejected.jsonl."""
+    import warnings
+
+    from guerdon.training.fit import fit as start
+    from guerdon.training.fit_card import shown
+
+    say = Rich(stderr=True)
+    if resume and recipe is not None and "=" in recipe and not Path(recipe).exists():
+        recipe, overrides = None, [recipe, *overrides]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # rows that were cut are told below, by number
+        found = start(recipe, *overrides, folder=out, resume=resume, layout=layout, say=lambda text: say.print(text, highlight=False))
+    if found.curve:
+        first, last = found.curve[0]["loss"], found.curve[-1]["loss"]
+        say.print(f"loss {first:.4f} -> {last:.4f} in {len(found.curve)} steps", highlight=False)
+    for name, value in found.held_out.items():
+        say.print(f"held out: {name.replace('_', ' ')} {shown(value)}", highlight=False)
+    if found.warnings:
+        say.print(f"{len(found.warnings)} rows were cut, the first: {found.warnings[0]}", highlight=False, soft_wrap=True)
+    if found.rejected:
+        aside = found.folder / "rejected.jsonl"
+        say.print(f"{len(found.rejected)} rows were left out ({aside}), the first: {found.rejected[0]}", highlight=False, soft_wrap=True)
+    say.print(f"model   {found.folder}\ncard    {found.folder / 'README.md'}", highlight=False, soft_wrap=True)
+    say.print(f"next    guerdon score FILE --reward \"reward_model(path='{found.folder}')\" --out SCORED", highlight=False, soft_wrap=True)
+    return int(bool(found.rejected))
