@@ -104,6 +104,24 @@ def test_it_goes_on_after_a_kill(folder, guerdon, monkeypatch) -> None:
     assert asked == [2], "nothing is asked twice"
 
 
+def test_answers_of_its_own_stand_behind_the_rows(folder, guerdon) -> None:
+    put("a.jsonl", *GOOD)
+    method = ("--method", "omegaprm(k=32, max_tokens=40, searches=3)")
+    assert guerdon("annotate", "a.jsonl", *method, *HOW)[0] == 0
+    rows = got()
+    assert [row["completion"] for row in rows[:3]] == [row["completion"] for row in GOOD]
+    assert len(rows) > 3
+    for row in rows[3:]:
+        assert (row["prompt"], row["reference"], row["model"]) in {(g["prompt"], g["reference"], g["model"]) for g in GOOD}
+        assert row["labels"][-1] == 0
+        assert "".join(row["steps"]) == row["completion"]
+    files.read("labels.jsonl")
+    guerdon("score", "a.jsonl", "--reward", "arithmetic", "--out", "a.parquet")
+    code, _, err = guerdon("annotate", "a.parquet", *method, *HOW[:-1], "labels.parquet")
+    assert code == 2
+    assert "writes rows of its own beside those of a Parquet file; name the output .jsonl." in err
+
+
 def test_bad_rows_are_kept_aside(folder, guerdon) -> None:
     bad = [
         {"prompt": "1+1=", "completion": " \n "},

@@ -11,6 +11,7 @@ from guerdon.annotation.probe import Probe as Probe
 from guerdon.annotation.probe import Prober as Prober
 from guerdon.annotation.progress import agreeing as agreeing
 from guerdon.annotation.progress import relative_progress as relative_progress
+from guerdon.annotation.programs import mutated as mutated
 from guerdon.annotation.sorm import balance as balance
 from guerdon.annotation.sorm import outcome as outcome
 from guerdon.annotation.sorm import sorm as sorm

@@ -52,6 +52,8 @@ def annotate_file(
     limits = Budget() if budget is None else Budget.of(budget)
     if clash := next((prefix + name for name in COLUMNS if any(prefix + name in row.data for row in _head(source))), None):
         raise Refused(f"{path} has a column {clash!r} already, which the output would overwrite; give --prefix, such as --prefix new_.")
+    if (piece.about.get("adds") or params.get("searches")) and source.parquet and out.suffix == ".parquet":
+        raise Refused(f"{method} writes rows of its own beside those of a Parquet file; name the output .jsonl.")
     context = with_models([*([f"policy={policy}"] if policy else []), *models])
     takes = inspect.signature(piece.fn).parameters
     rolls = any(p.kind is p.VAR_KEYWORD for p in takes.values())
@@ -71,6 +73,7 @@ def annotate_file(
             more = {name: value for name, value in more.items() if rolls or name in takes}
             try:
                 labels = piece.fn(samples, context, **params, **more)
+                rows += [_row(sample, len(rows) + i) for i, sample in enumerate(labels.samples[len(rows) :], 1)]
                 file.write(rows, *columns(labels, prefix))
                 file.finish()
             except (KeyboardInterrupt, OSError) as error:
@@ -114,6 +117,13 @@ def _rows(source: Source, policy: Any, split: Any, aside: Aside) -> tuple[list[R
         rows.append(row)
         samples.append(sample)
     return rows, samples
+
+
+def _row(sample: Sample, number: int) -> Row:
+    """Of a sample that was not in the file."""
+    task = sample.task
+    data = {"id": task.id, "prompt": task.prompt, "completion": sample.text, "reference": task.reference, **task.meta, **sample.meta}
+    return Row(number, data)
 
 
 def read_method(text: str) -> tuple[Piece, dict[str, Any]]:
