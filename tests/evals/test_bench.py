@@ -324,6 +324,15 @@ def test_steps_of_the_layout_are_the_samples_steps(write: Write) -> None:
     assert first.task.reference == "1"
 
 
+def test_a_reward_sees_the_columns_of_each_answer_but_not_its_truth(write: Write) -> None:
+    rows = [{"id": "t", **answer("p", s, s > 0.5, reference="42", model=f"m{s}")} for s in (0.1, 0.9)]
+    _, items = layouts.read(write("a.jsonl", rows), ["answers"])
+    first, second = to_samples(items)
+    assert (first.meta["model"], second.task.meta["model"]) == ("m0.1", "m0.9")
+    assert first.task.reference == "42"
+    assert not {"is_correct", "gold", "completion"} & set(first.meta)
+
+
 def test_scores_written_are_scores_read(write: Write, tmp_path: Path) -> None:
     for name, rows, reward in [
         ("rewardbench2", [many("a", "Math", [5], [1, 2, "fail"]), many("b", "Math", [3], [3, 3, 1])], "bench_stated"),

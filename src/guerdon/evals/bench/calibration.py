@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import isotonic_regression, minimize_scalar
 from scipy.stats import spearmanr
 
 from guerdon.evals.bench.metrics import bootstrap
+from guerdon.reward_models.calibration import isotonic, temperature
 from guerdon.training.statistics import Interval
 
 if TYPE_CHECKING:
@@ -68,22 +68,6 @@ def ece(table: Sequence[Bin]) -> float:
     """Expected calibration error: sum over bins of n_b / n |mean p - share right|. Source: arXiv:1706.04599."""
     total = sum(b.n for b in table)
     return sum(b.n / total * abs(b.p - b.right) for b in table if b.n)
-
-
-def temperature(logits: Float[np.ndarray, " n"], truth: Float[np.ndarray, " n"]) -> float:
-    """T of the least mean log loss of sigmoid(logit / T), within [e^-5, e^5]."""
-
-    def loss(log_t: float) -> float:
-        z = logits / np.exp(log_t)
-        return float((np.logaddexp(0, z) - truth * z).mean())
-
-    return float(np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded", options={"xatol": 1e-6}).x))  # pyright: ignore
-
-
-def isotonic(scores: Float[np.ndarray, " n"], truth: Float[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray]:
-    """(x, y) of the non-decreasing function of least squares, for `np.interp`: constant beyond its ends, straight between its points."""
-    x, block, n = np.unique(scores, return_inverse=True, return_counts=True)
-    return x, isotonic_regression(np.bincount(block, truth) / n, weights=n).x
 
 
 def calibration(

@@ -42,6 +42,9 @@ class Item:
     keys: list[str] = field(default_factory=list)
     """The id of each answer, where answers have rows of their own."""
     meta: Data = field(default_factory=dict)
+    """Further columns."""
+    own: list[Data] = field(default_factory=list)
+    """Those of each answer, where answers have rows of their own."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,7 @@ def _answers(path: str, rows: list[tuple[int, Data]]) -> list[Item]:
         item.right.append(float(right) >= 0.5)
         item.gold.append(float(gold))
         item.votes.append(None if d.get("answer") is None else str(d["answer"]))
+        item.own.append(_rest(d, "id", "prompt", "completion", "reference", "group", "is_correct", "gold"))
         name = str(d.get("id", n))
         item.keys.append(name if not seen[name] else f"{name}#{seen[name] + 1}")
         seen[name] += 1

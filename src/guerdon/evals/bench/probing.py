@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 def features(model: Model, samples: Sequence[Sample], batch: int = 64) -> Features:
     """(n, d) the model's hidden state at each answer's last token, without gradient and without dropout.
 
-    A sample of text alone, or of another tokenizer, is read without an end token. The place is that of the last token by length, never the first padding id. Raises Refused
-    for an empty answer, and where the model has no hidden states to give.
+    A sample of text alone, or of another tokenizer, is read without an end token. The place is that of the last token by length, never the
+    first padding id. Raises Refused for an empty answer, and where the model has no hidden states to give.
     """
     from guerdon.reward_models.heads import one_behind, own_tokens
     from guerdon.samples import Grain, Rewards, Sample, Task, collate
@@ -156,4 +156,4 @@ def familiar(
 
 def _centroids(x: Features, clusters: int, seed: int) -> Float[np.ndarray, "k d"]:
     unlike = np.unique(x, axis=0)
-    return unlike if len(unlike) <= clusters else kmeans2(x, clusters, minit="++", seed=seed)[0]
+    return unlike if len(unlike) <= clusters else kmeans2(x, clusters, minit="++", seed=seed)[0]  # pyright: ignore[reportCallIssue]

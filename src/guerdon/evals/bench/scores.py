@@ -58,9 +58,9 @@ def to_samples(items: Sequence[Item], first: int = 0) -> list[Sample]:
     """A sample an answer; those of an item are one group. Steps that the layout says are the sample's steps."""
     out = []
     for i, item in enumerate(items, first):
-        task = Task(item.id, item.prompt, item.reference, item.meta)
         for j, text in enumerate(item.answers):
-            sample = Sample(task, text, group=i, source="file", stop="end", meta=dict(item.meta))
+            meta = item.meta | item.own[j] if item.own else item.meta
+            sample = Sample(Task(item.id, item.prompt, item.reference, meta), text, group=i, source="file", stop="end", meta=dict(meta))
             mark(sample)
             if item.steps:
                 joint = (len(text) - sum(map(len, item.steps[j]))) // max(len(item.steps[j]) - 1, 1)
