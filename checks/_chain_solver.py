@@ -48,10 +48,10 @@ class Solver:
         self, prefixes: Sequence[np.ndarray], n: int, params: SamplingParams, want: tuple[str, ...] = ()
     ) -> tuple[list[list[Completion]], Usage]:
         rng = np.random.default_rng(params.seed)
-        out = [[self._one("".join(map(chr, prefix)), rng) for _ in range(n)] for prefix in prefixes]
+        out = [[self._one("".join(map(chr, prefix)), rng, params.stop) for _ in range(n)] for prefix in prefixes]
         return out, Usage(n * sum(map(len, prefixes)), 0, sum(len(c.ids) for several in out for c in several))
 
-    def _one(self, text: str, rng: np.random.Generator) -> Completion:
+    def _one(self, text: str, rng: np.random.Generator, stop: Sequence[str]) -> Completion:
         expression, _, begun = text.partition("=")
         line = begun.splitlines()[-1] if begun else expression
         first = re.match(r"-?\d+", line)
@@ -73,6 +73,9 @@ class Solver:
             rest = "".join(sign + number for sign, number in terms[i + 1 :])
             lines.append(f"{before}{sign}{number}={value}" if self.equations else f"{value}{rest}" if rest else f"A: {value}")
         lines += [f"A: {value}"] if self.equations else []
+        if "\n" in stop and len(lines) > 1:
+            ids = self.encode(lines[0] + "\n")
+            return Completion(ids, np.full(len(ids), -1.0), "stop", 0)
         ids = self.encode_answer("\n".join(lines))
         return Completion(ids, np.full(len(ids), -1.0), "end", 0)
 
