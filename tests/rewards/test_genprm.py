@@ -175,3 +175,15 @@ def test_rows_that_teach_a_verifier():
     assert (right.reference, right.meta["solution"], right.prompt[0]["role"]) == ("1", "1", "system")
     assert unsure.state == 2
     assert none == Verdict(0.0, "no answer found")
+
+
+def test_the_same_answer_to_the_same_question_is_asked_once():
+    asked = []
+
+    def weigh(messages, begun, words):
+        asked.append(words)
+        return -1.0
+
+    found = scored(soft_verifier, [make("A: 42"), make("six sevens\nA: 42"), make("A: 42", "43")], Weighing(lambda m, r: "1", weigh))
+    assert len(asked) == 4
+    np.testing.assert_allclose(found.total(), 0.5)

@@ -41,10 +41,13 @@ def soft_verifier(sample: list[Sample], reference: list[Any], model: Any = "judg
     Source: arXiv:2503.23829, whose soft reward is p(1) where the verdict is 1 and 1 - p(0) where it is 0: the same where the two add up to
     1.
     """
-    rows = [_row(model, s, right) for s, right in zip(sample, reference, strict=True)]
+    keys = [(request(s.task.prompt), str(right), s.answer) for s, right in zip(sample, reference, strict=True)]
+    once = dict(zip(keys, sample, strict=True))  # the same answer to the same question is asked once
+    rows = [_row(model, s, key[1]) for key, s in once.items()]
     words = [encode(model, word) for word in WORDS]
     found = logprobs(model, [row if isinstance(row, Verdict) else Forced(row, NONE, word) for row in rows for word in words])
-    return [_verdict(one, zero, soft) for one, zero in zip(found[::2], found[1::2], strict=True)]
+    verdicts = {key: _verdict(one, zero, soft) for key, one, zero in zip(once, found[::2], found[1::2], strict=True)}
+    return [verdicts[key] for key in keys]
 
 
 def _row(model: Model, sample: Sample, reference: Any) -> np.ndarray | Verdict:
