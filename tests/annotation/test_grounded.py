@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from guerdon.annotation.grounded import _worth, answer_value
 from guerdon.registry import Refused
 from guerdon.rewards import reward
 from guerdon.samples import Context, Sample, Task
+from guerdon.scoring.cache import Cache
 from guerdon.search import Budget
 from guerdon.spans import mark
 
@@ -87,6 +90,26 @@ def test_searches_find_right_and_wrong_steps(tree) -> None:
     assert [s.text for s in again.samples] == [s.text for s in labels.samples]
     assert again.cost == labels.cost
     assert labels.cost.rollouts > 0
+
+
+def test_a_killed_search_goes_on_and_asks_nothing_twice(tree, tmp_path) -> None:
+    tasks = [Task("1", "one=", "1"), Task("2", "two=", "1")]
+    how = {"tool": "lines_are_good", "rounds": 6, "max_tokens": 40}
+    whole = tree()
+    expected = grounded(tasks, whole, **how)
+    asked = []
+    for dies in (3, 10, None):
+        context = tree()
+        policy = context.models["policy"]
+        policy.breaks_after = dies
+        journal = Cache(tmp_path / "j")
+        with nullcontext() if dies is None else pytest.raises(KeyboardInterrupt):
+            found = grounded(tasks, context, journal=journal, about="p", **how)
+        journal.close()
+        asked += policy.asked
+    assert asked == whole.models["policy"].asked
+    assert np.array_equal(found.value, expected.value, equal_nan=True)
+    assert found.cost == expected.cost
 
 
 def test_an_answer_given_is_kept_first_and_the_budget_is_for_all(tree, answer) -> None:

@@ -11,8 +11,10 @@ import numpy as np
 from guerdon.annotation.core import Labels, annotator, confidence, policy_of
 from guerdon.annotation.judged import stepped
 from guerdon.annotation.probe import graded
+from guerdon.annotation.remember import Remembered
 from guerdon.registry import Refused
 from guerdon.samples import Context, Grain, Rewards, Sample, State, Task
+from guerdon.scoring.cache import Cache
 from guerdon.scoring.engine import Engine
 from guerdon.search.core import Budget, Cost, Found
 from guerdon.search.steps import mcts
@@ -26,7 +28,7 @@ Checked = Callable[[Sequence[Sample]], list[list[int]]]
 def grounded(
     samples: Sequence[Sample | Task], context: Context, *, tool: str = "prm", rounds: int = 8, expand: int = 3, c: float = 1.4,
     beta: float = 1.0, max_tokens: int = 256, step_tokens: int = 128, temperature: float = 1.0, split: Split = "lines", seed: int = 0,
-    budget: Budget = Budget(),  # noqa: B008
+    budget: Budget = Budget(), journal: Cache | None = None, about: str = "",  # noqa: B008
 ) -> Labels:  # fmt: skip
     """A step is right where the tool says so; the last step of an answer has the answer's outcome.
 
@@ -36,13 +38,14 @@ def grounded(
     answer with n steps before its last, and the outcome F = +1 or -1:
         V = (1/n) sum_{j=0}^{n-1} v_j (n - j) / n + beta F;  V = beta F where n = 0
     A step of theirs that the tool calls right has no label where the mean V of the answers through it is 0. rounds=0: the given answers
-    alone. The budget is for all searches together; the tool's checks are not counted.
+    alone. The budget is for all searches together; the tool's checks are not counted. A journal has what the policy said.
     Source: arXiv:2510.14942, github.com/JerryPlain/GroundedPRMCode, which scales F by 1/n too (long answers almost ignore it), counts no
     first step, adds values with 0.9^distance where this search averages them, and has a language model write the tool's queries.
     """
     if rounds < 0:
         raise Refused(f"grounded(rounds={rounds}): it is 0 or more.")
-    policy = policy_of(context) if rounds else None
+    policy: Any = policy_of(context) if rounds else None
+    policy = Remembered(policy, journal, about) if policy is not None and journal is not None else policy
     given = stepped([item for item in samples if isinstance(item, Sample)], split)
     tasks = {(item.task if isinstance(item, Sample) else item).key: item.task if isinstance(item, Sample) else item for item in samples}
     found: list[tuple[Sample, float]] = []
@@ -55,7 +58,6 @@ def grounded(
             own: dict[str, float] = {}
             for sign, share in ((1.0, rounds - rounds // 2), (-1.0, rounds // 2)):
                 if share:
-                    assert policy is not None
                     result: Found = mcts(
                         task, policy, partial(_valued, context, checked, beta, sign), _left(budget, cost), expand=expand, c=c, rounds=share,
                         max_tokens=max_tokens, step_tokens=step_tokens, temperature=temperature, split=split, seed=seed + int(sign < 0),

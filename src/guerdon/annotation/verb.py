@@ -64,6 +64,7 @@ def annotate_file(
         file, aside = writer(out, source), Aside(out)
         journal_path = Path(f"{out}.journal")
         with closing(Cache(journal_path)) as journal:
+            engine.cache = None if rolls else journal  # rollouts are journalled with their verdicts
             rows, samples = _rows(source, context.models.get("policy") if rolls else None, params.get("split", "lines"), aside)
             if not rows:
                 file.stop()
