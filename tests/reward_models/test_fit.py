@@ -258,6 +258,16 @@ def test_a_wrong_pad_token_is_refused(tmp_path: Path, body: str):
         fits.local(tmp_path / "fit")
 
 
+def test_a_body_without_words_is_not_asked_for_them(tmp_path: Path, body: str):
+    fits.fit(recipe(tmp_path, body, "outcome_ce"), folder=tmp_path / "fit")
+    model = fits.local(tmp_path / "fit", trainable=False)
+    units, _ = tokenise(model, fits.load(read(recipe(tmp_path, body, "outcome_ce")))[0].examples[:1], 64)
+    with pytest.raises(Refused, match="without the layer that gives 'logprobs', which this call needs"):
+        model.forward(batch_of(units), ("logprobs",))
+    with pytest.raises(Refused, match="which sampling needs"):
+        model.sample([np.array([1])], 1, None)  # type: ignore[arg-type]
+
+
 def test_long_rows_are_cut_with_a_warning(tmp_path: Path, body: str):
     with pytest.warns(UserWarning, match=r"pairs.jsonl, row 1: .* tokens, cut to 4"):
         found = fits.fit(recipe(tmp_path, body, "bradley_terry", max_tokens=4), folder=tmp_path / "fit")

@@ -74,6 +74,19 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     return {}
 
 
+def speaks(path: str | os.PathLike[str], config: Any) -> bool:
+    """Whether a folder's weights say how likely words are: those of classifiers have lost it, unless it is tied to the embeddings."""
+    from safetensors import safe_open
+
+    if getattr(config, "tie_word_embeddings", False):
+        return True
+    for file in Path(path).glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            if any(name.endswith("lm_head.weight") for name in tensors.keys()):  # noqa: SIM118
+                return True
+    return False
+
+
 def digest(tokenizer: Any) -> str:
     """Of what a tokenizer's ids mean: its vocabulary and special tokens."""
     plain = json.dumps([sorted(tokenizer.get_vocab().items()), sorted(map(str, tokenizer.all_special_tokens))])

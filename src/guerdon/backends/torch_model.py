@@ -59,7 +59,7 @@ class TorchModel:
         if path is None:
             raise Refused("A local model needs a path: a folder, a .gguf file, `smollm2`, or a name on the hub.")
         mixed = dtype == "bfloat16" and trainable
-        kind, found = torch.float32 if mixed else DTYPES[dtype], None
+        kind, found, self.speaks = torch.float32 if mixed else DTYPES[dtype], None, True
         self.dtype = torch.promote_types(kind, torch.float32)
         """Of what the verbs return."""
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -69,6 +69,7 @@ class TorchModel:
             causal, tokenizer = load_pretrained(path, kind)
             if (found := heads.saved(path)) is not None:
                 heads.check_tokenizer(path, causal.config, tokenizer)
+                self.speaks = heads.speaks(path, causal.config)
                 head, classes = head or found[0], found[1] if head in (None, found[0]) else classes
         self.causal: Any = causal.to(self.device).eval().requires_grad_(trainable and adapter is None)
         if kind == torch.float64:
@@ -134,6 +135,7 @@ class TorchModel:
         self, prefixes: Sequence[np.ndarray], n: int, params: SamplingParams, want: tuple[str, ...] = ()
     ) -> tuple[list[list[Completion]], Usage]:
         """n completions of each prefix, drawn by numbers that hang on (params.seed, place of prefix, sample and token) alone."""
+        self._check_want(("logprobs",), "sampling")
         for name in want:
             if name not in ("logprobs", "entropy"):
                 raise Refused(f"Sampling gives logprobs and entropy, not {name!r}; ask `forward` for it.")
@@ -314,6 +316,8 @@ class TorchModel:
 
     def _check_want(self, want: Sequence[str], piece: str = "this call") -> None:
         for name in want:
+            if not self.speaks and name in ("logprobs", "entropy", "logits"):
+                raise Refused(f"This model's folder holds a body and a head, without the layer that gives {name!r}, which {piece} needs.")
             if name not in WANTS or (name == "values" and self.head is None):
                 hint = "; open it with head='scalar'" if name == "values" else f"; it gives {', '.join(WANTS)}"
                 raise Refused(f"This local model gives no {name!r}, which {piece} needs{hint}.")

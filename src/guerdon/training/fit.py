@@ -27,7 +27,7 @@ from guerdon.backends import head as heads
 from guerdon.backends.base import LossCall, loss_needs, total_loss
 from guerdon.backends.local import local
 from guerdon.recipe import differing
-from guerdon.registry import Broke, Refused
+from guerdon.registry import Broke, Refused, find
 from guerdon.reward_models import data as files
 from guerdon.reward_models import fit as rows
 from guerdon.reward_models import folder as folders
@@ -73,11 +73,13 @@ class Fitter(Trainer):
             values = rows.values_from_states(handle.head, units, batch, self.recipe.learns)
             self._learn({"values": values.to(handle.dtype), "logprobs": batch.weights}, batch, calls, totals)
         elif calls:
-            needs = loss_needs(calls)
+            needs = (
+                find("loss", self.calls[0].name).needs if handle.head is not None else loss_needs(calls)
+            )  # no loss of a head reads words
             for part in handle._split(batch, handle.micro_tokens)[0]:
                 small, _ = handle._micro(batch, part)
                 with handle.cast():
-                    self._learn(model(small, needs, part.trie), small, calls, totals)
+                    self._learn({"logprobs": small.weights, **model(small, needs, part.trie)}, small, calls, totals)
         if not np.isfinite(totals["loss"]):
             raise Broke(f"The loss is {totals['loss']} at step {self.state.global_step + 1}; lower train.lr, or look at that batch.")
         self.seen(self.state.global_step + 1, totals)
