@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from guerdon.evals.bench import scores
@@ -104,7 +105,7 @@ def _bars(axes: Any, report: Report) -> None:
     axes.set_ylim(len(lines) - 0.4, -0.8)
     if report.chance is not None:
         axes.axvline(report.chance, color="#888888", linewidth=1, linestyle=(0, (1, 2)))
-    axes.set_title(f"{report.metric[:64]}, 95 % interval", fontsize=9, loc="left")
+    axes.set_title(fill(f"{report.metric}; 95 % interval", 72), fontsize=8, loc="left")
     axes.grid(axis="x", color="#e5e5e5", linewidth=0.8)
 
 

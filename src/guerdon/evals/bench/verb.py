@@ -39,12 +39,12 @@ def run(
             name, data, reward=reward, scores=scores, context=with_models(models), threshold=cut(threshold),
             tick=lambda done, total: progress(done / total, done), **options,
         )  # fmt: skip
+    written = page.write(report, out) if out is not None else []
     console = Console()
     for part in page.show(report):
         console.print(part, highlight=False, soft_wrap=isinstance(part, Text))
-    if out is not None:
-        for path in page.write(report, out):
-            print(path, file=sys.stderr)
+    for path in written:
+        print(path, file=sys.stderr)
     return 0
 
 
