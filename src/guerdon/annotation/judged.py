@@ -269,7 +269,8 @@ def consensus(
     judge = judged(labels.samples, context, model=judge_model, votes=votes, max_tokens=judge_tokens, **mine)
     first, theirs = labels.first_wrong(), judge.first_wrong(at=0.5 - 1e-9)
     unknown = np.array(
-        [bool(np.isnan(judge.value[i, :n]).any() or np.isnan(labels.value[i, :n]).any()) for i, n in enumerate(labels.steps)]
+        [bool(np.isnan(judge.value[i, :n]).any() or np.isnan(labels.value[i, :n]).any()) for i, n in enumerate(labels.steps)],
+        dtype=bool,
     )
     keep = ~unknown & agree(first, theirs)
     for i, n in enumerate(labels.steps.tolist()):

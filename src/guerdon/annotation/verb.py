@@ -77,9 +77,11 @@ def annotate_file(
                 rows += [_row(sample, len(rows) + i) for i, sample in enumerate(labels.samples[len(rows) :], 1)]
                 file.write(rows, *columns(labels, prefix))
                 file.finish()
-            except (KeyboardInterrupt, OSError) as error:
+            except (KeyboardInterrupt, OSError, Refused, Broke) as error:
                 file.stop()
                 file.part.unlink(missing_ok=True)
+                if isinstance(error, (Refused, Broke)):
+                    raise
                 kept = f"What was rolled out is kept in {journal_path}: the same command goes on from there."
                 if isinstance(error, KeyboardInterrupt):
                     raise Interrupted(f"Interrupted. {kept}") from None
