@@ -62,6 +62,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
     "step_classes": ("classes", {"loss": "step_classes"}, AutoModelForTokenClassification),
     "token_values": ("outcomes", {"loss": "token_values"}, AutoModelForTokenClassification),
     "implicit_ce": ("outcomes", {"loss": {"use": "implicit_ce", "beta": 0.5}}, AutoModelForCausalLM),
+    "dpo": ("pairs", {"loss": {"use": "dpo", "beta": 0.5}}, AutoModelForCausalLM),
     "a frozen body": ("outcomes", {"loss": "outcome_ce", "body": "frozen"}, AutoModelForSequenceClassification),
     "frozen, of steps": ("steps", {"loss": "step_ce", "body": "frozen", "head": "two_layer"}, AutoModel),
 }
@@ -140,7 +141,7 @@ def scored(expression: str, some: list[Sample]) -> Any:
     return grain.value
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "implicit_ce"])
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ("implicit_ce", "dpo")])
 @pytest.mark.parametrize(("dtype", "within"), [("float64", 1e-9), ("float32", 1e-4)])
 def test_scores_hang_on_nothing_beside_the_answer(tmp_path: Path, body: str, name: str, dtype: str, within: float):
     """Alone, in any order, among others, and by transformers with padding on either side: the same scores."""
@@ -203,6 +204,9 @@ def test_a_fitted_model_is_a_reward(tmp_path: Path, body: str):
         parse(f"reward_model(path='{tmp_path / 'whole'}', aggregate='min')")
     with pytest.raises(Refused, match="is no folder of a fitted reward model"):
         parse(f"reward_model(path='{tmp_path}')")
+    fits.fit(recipe(tmp_path, body, "implicit_ce"), folder=tmp_path / "words")
+    with pytest.raises(Refused, match=r"write implicit\(model='rm', reference_model='start', beta=0.5\)"):
+        parse(f"reward_model(path='{tmp_path / 'words'}')")
 
 
 def test_the_folder_says_what_it_is(tmp_path: Path, body: str):

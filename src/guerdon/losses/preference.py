@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from guerdon.samples import Batch
 
 
-@loss(fields=("ref_logprobs",), unit="pair")
+@loss(fields=("ref_logprobs",), unit="pair", learns="pairs")
 def dpo(out: dict[str, Tensor], batch: Batch, beta: float = 0.1, smoothing: float = 0.0):
     """sum over pairs of -w [(1 - smoothing) log sigmoid(beta d) + smoothing log sigmoid(-beta d)], d = h(chosen) - h(rejected).
 

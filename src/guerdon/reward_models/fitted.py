@@ -38,6 +38,7 @@ class FittedReward(core.Reward):
             return self
         card, file = folder.read(path), Path(path) / CARD
         together, whole = self.params.get("aggregate"), card.grain == "outcome"
+        _headed(card, path)
         if together is not None and whole:
             raise Refused(
                 f"reward_model(path={path!r}): it scores whole answers, so there is nothing to put together; leave out `aggregate`."
@@ -59,6 +60,7 @@ def fitted(
     """
     if not path:
         raise Refused("reward_model needs the folder of a fitted model: reward_model(path='FOLDER').")
+    _headed(folder.read(path), path)
     card, model = opened(path, (Path(path) / CARD).stat().st_mtime_ns)
     return score(model, card, sample, aggregate, probability)
 
@@ -67,6 +69,14 @@ _lifted = core.reward(name="reward_model", batch=True)(fitted)
 reward_model = FittedReward(**{name: getattr(_lifted, name) for name in core.Reward.__dataclass_fields__})
 """See `fitted`."""
 register("reward", "reward_model", fitted, reward=reward_model)
+
+
+def _headed(card: Card, path: str) -> None:
+    if card.head is None:
+        raise Refused(
+            f"{path} holds a model without head, which scores beside the one that it started from ({card.reference}): write "
+            f"implicit(model='rm', reference_model='start', beta={card.beta}) and name both models."
+        )
 
 
 @functools.lru_cache(maxsize=4)
@@ -79,8 +89,6 @@ def score(
     model: Model, card: Card, samples: Sequence[Sample], aggregate: Together | None = None, probability: bool | None = None
 ) -> list[Verdict | list[float | None]]:
     """See `reward_model`."""
-    if card.head is None:
-        raise Refused("This folder holds a model without head; score with implicit(model=..., reference_model=...) and name both models.")
     refused = [too_long(s) for s in samples]
     limit = min(LONGEST, getattr(model, "longest", LONGEST))
     found = [_ids(model, s, limit) for s, why in zip(samples, refused, strict=True) if why is None]

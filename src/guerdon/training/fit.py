@@ -27,7 +27,7 @@ from guerdon.backends import head as heads
 from guerdon.backends.base import LossCall, loss_needs, total_loss
 from guerdon.backends.local import local
 from guerdon.recipe import differing
-from guerdon.registry import Broke, Refused, find
+from guerdon.registry import Broke, Interrupted, Refused, find
 from guerdon.reward_models import data as files
 from guerdon.reward_models import fit as rows
 from guerdon.reward_models import folder as folders
@@ -153,7 +153,12 @@ def fit(
     files.merged([data, held]).keep_aside(path / "rejected.jsonl")
     say(f"{len(units)} examples to learn from, {len(apart)} held out")
     fill(model, spec, units + apart)
-    curve = train(model, spec, units, path)
+    try:
+        curve = train(model, spec, units, path)
+    except KeyboardInterrupt:
+        raise Interrupted(f"Interrupted; `guerdon fit --resume {path}` goes on from its last checkpoint.") from None
+    except OSError as error:
+        raise Broke(f"{path} could not be written ({error.strerror or error}); make room, then `guerdon fit --resume {path}`.") from error
     values = rows.read_values(model, apart, spec.learns) if apart and spec.heads else []
     found = evaluated(spec, apart, values)
     card = card_of(spec, model, found)
