@@ -150,13 +150,13 @@ def test_what_one_trace_does_not_show_is_refused(expression, says):
         reward(expression)
 
 
-GRADER = '''
+GRADER = """
 import verifiers.v1 as vf
 @vf.reward
 async def mentions(task, trace):
     said = trace.branches[-1].nodes[-1].message.content
     return float(task.answer in said)
-'''
+"""
 
 
 def test_a_reward_of_traces_can_be_audited(tmp_path) -> None:

@@ -338,3 +338,20 @@ def test_output_without_end_and_input_at_length(sandbox):
 def test_a_test_that_is_none_is_refused(test):
     with pytest.raises(Refused):
         Job(DOUBLE, [test], "f")
+
+
+@pytest.mark.parametrize("mode", ["namespaces", "bubblewrap"])
+def test_packages_under_tmp_can_be_imported(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program's own /tmp does not hide an environment that lies there."""
+    from guerdon.workers import warm
+
+    (tmp_path / "far_away.py").write_text("VALUE = 7\n")
+    others = warm.packages()
+    monkeypatch.setattr(warm, "packages", lambda: [*others, str(tmp_path)])
+    job = Job("import far_away\nopen('/tmp/x', 'w').write('a')\nprint(far_away.VALUE)", [{"stdin": "", "stdout": "7"}])
+    try:
+        with Sandbox(workers=1, modes=(mode,)) as sandbox:
+            found = [sandbox.run(job)[0].status for _ in range(2)]
+    except Refused as error:
+        pytest.skip(str(error))
+    assert found == ["passed", "passed"] or not str(tmp_path).startswith("/tmp/")

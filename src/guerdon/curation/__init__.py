@@ -3,8 +3,8 @@
 from guerdon.curation.advantage import advantage_filter as advantage_filter
 from guerdon.curation.core import keep as keep
 from guerdon.curation.core import select as select
-from guerdon.curation.judgments import longest_right as longest_right
 from guerdon.curation.factors import ranked_factors as ranked_factors
+from guerdon.curation.judgments import longest_right as longest_right
 from guerdon.curation.links import linked as linked
 from guerdon.curation.pairs import all_pairs as all_pairs
 from guerdon.curation.pairs import best_worst as best_worst

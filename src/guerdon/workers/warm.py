@@ -24,7 +24,7 @@ DEVICES = ["/dev/null", "/dev/zero", "/dev/urandom"]
 SCRATCH_MB = 16
 PATIENCE = 20.0  # seconds for a worker to start, and beyond its deadline for a run to be reported
 MODES = ("namespaces", "bubblewrap", "none")
-BOOT = f"import sys; sys.path.insert(0, {SOURCE!r}); from inside.init import main; main(int(sys.argv[1]))"
+BOOT = "import sys; sys.path.insert(0, {!r}); from inside.init import main; main(int(sys.argv[1]))"
 LOCALE = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}  # sets have the same order in each run
 
 
@@ -71,7 +71,7 @@ class Warm:
             self._tidy()
 
     def _command(self, descriptor: int) -> list[str]:
-        python = [os.path.realpath(sys.executable), "-P", "-s", "-S", "-c", BOOT, str(descriptor)]
+        python = [os.path.realpath(sys.executable), "-P", "-s", "-S", "-c", BOOT.format(self._source()), str(descriptor)]
         if self.mode != "bubblewrap":
             return python
         bwrap = shutil.which("bwrap")
@@ -79,17 +79,24 @@ class Warm:
             raise FileNotFoundError("bwrap is not installed")
         walls = [bwrap, "--unshare-all", "--die-with-parent", "--as-pid-1", "--new-session", "--uid", str(NOBODY), "--gid", str(NOBODY)]
         for path in [*readable(), *needed()]:
-            walls += ["--symlink", os.readlink(path), path] if os.path.islink(path) else ["--ro-bind", path, path]
+            walls += ["--symlink", os.readlink(path), path] if os.path.islink(path) else ["--ro-bind", path, self._inside(path)]
         for path in DEVICES:
             walls += ["--dev-bind", path, path]
         return [*walls, "--size", str(SCRATCH_MB << 20), "--tmpfs", "/tmp", "--chdir", "/", "--cap-drop", "ALL", "--", *python]
+
+    def _inside(self, path: str) -> str:
+        """Where a folder stands behind the walls: in its place, but for one under /tmp, which is the runs' own there."""
+        return f"/opt/guerdon{path}" if self.mode != "none" and path.startswith("/tmp/") else path
+
+    def _source(self) -> str:
+        return self._inside(SOURCE) if self.mode == "bubblewrap" else SOURCE
 
     def _begin(self) -> list[str]:
         """The handshake: how to be walled in; the maps of users, which only a privileged process outside may write; ready."""
         privileged = os.geteuid() == 0
         setup = {
-            "mode": self.mode, "base": self.base, "readable": readable(), "devices": DEVICES, "scratch_mb": SCRATCH_MB, "source": SOURCE,
-            "packages": packages(), "scratch": self.base if self.mode == "none" else "/tmp",
+            "mode": self.mode, "base": self.base, "readable": [(path, self._inside(path)) for path in readable()], "devices": DEVICES,
+            "scratch_mb": SCRATCH_MB, "source": self._source(), "packages": [self._inside(path) for path in packages()], "scratch": self.base if self.mode == "none" else "/tmp",
         }  # fmt: skip
         mapped = self.mode == "namespaces" and privileged and may_map_nobody()
         setup["privileged"] = mapped or (self.mode == "none" and privileged)

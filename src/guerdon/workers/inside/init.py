@@ -114,7 +114,7 @@ class Worker:
         return [*landlock, *(["seccomp"] if self.filter.code else []), "resource limits"]
 
     def _landlock(self) -> int | None:
-        rules = kernel.landlock_rules(self.setup["readable"], self.setup["devices"], self.scratch)
+        rules = kernel.landlock_rules([name for _, name in self.setup["readable"]], self.setup["devices"], self.scratch)
         if rules is None:
             return None
         os.dup2(rules, RULES, inheritable=False)

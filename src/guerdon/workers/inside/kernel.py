@@ -91,12 +91,13 @@ def _read_only(path: str, extra: int, recursive: bool) -> None:
     _syscall("mount_setattr", at, path.encode(), flags, attributes, ctypes.c_size_t(len(attributes)))
 
 
-def own_root(base: str, readable: Sequence[str], devices: Sequence[str], scratch_mb: int) -> None:
-    """Move to a root that holds, read-only, the folders `readable` and the devices, and an empty /tmp; nothing else of the machine."""
+def own_root(base: str, readable: Sequence[Sequence[str]], devices: Sequence[str], scratch_mb: int) -> None:
+    """Move to a root that holds, read-only, the folders `readable` (path, path inside) and the devices, and an empty /tmp; nothing else of
+    the machine."""
     mount("none", "/", "none", MS_REC | MS_PRIVATE)
     mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, "size=256k,mode=755")
-    for path in readable:
-        inside = base + path
+    for path, name in readable:
+        inside = base + name
         if os.path.islink(path):
             os.makedirs(os.path.dirname(inside), exist_ok=True)
             os.symlink(os.readlink(path), inside)
