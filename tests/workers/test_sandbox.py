@@ -346,6 +346,7 @@ def test_packages_under_tmp_can_be_imported(mode: str, tmp_path: Path, monkeypat
     from guerdon.workers import warm
 
     (tmp_path / "far_away.py").write_text("VALUE = 7\n")
+    tmp_path.chmod(0o755)
     others = warm.packages()
     monkeypatch.setattr(warm, "packages", lambda: [*others, str(tmp_path)])
     job = Job("import far_away\nopen('/tmp/x', 'w').write('a')\nprint(far_away.VALUE)", [{"stdin": "", "stdout": "7"}])

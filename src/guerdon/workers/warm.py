@@ -95,9 +95,15 @@ class Warm:
         """The handshake: how to be walled in; the maps of users, which only a privileged process outside may write; ready."""
         privileged = os.geteuid() == 0
         setup = {
-            "mode": self.mode, "base": self.base, "readable": [(path, self._inside(path)) for path in readable()], "devices": DEVICES,
-            "scratch_mb": SCRATCH_MB, "source": self._source(), "packages": [self._inside(path) for path in packages()], "scratch": self.base if self.mode == "none" else "/tmp",
-        }  # fmt: skip
+            "mode": self.mode,
+            "base": self.base,
+            "readable": [(path, self._inside(path)) for path in readable()],
+            "devices": DEVICES,
+            "scratch_mb": SCRATCH_MB,
+            "source": self._source(),
+            "packages": [self._inside(path) for path in packages()],
+            "scratch": self.base if self.mode == "none" else "/tmp",
+        }
         mapped = self.mode == "namespaces" and privileged and may_map_nobody()
         setup["privileged"] = mapped or (self.mode == "none" and privileged)
         self._send(json.dumps(setup).encode(), [])
