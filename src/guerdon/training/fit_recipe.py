@@ -101,7 +101,8 @@ class FitRecipe(Strict):
     @property
     def weights(self) -> Callable[..., Any]:
         own = {"pairs": "pair_mean", "outcomes": "row_mean", "steps": "step_mean", "tokens": "token_mean"}[self.learns]
-        return bind("aggregate", self.aggregate or Use(use=own))
+        lists = self.learns == "pairs" and self.about.get("unit") == "group"
+        return bind("aggregate", self.aggregate or Use(use="row_mean" if lists else own))
 
     @property
     def settings(self) -> dict[str, Any]:
