@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -98,6 +98,9 @@ def test_text_is_the_tokenizer_s_and_every_character_is_covered(tokens: Tokens, 
 
 
 @settings(max_examples=150)
+@example([374, 0, 130], "byte-fallback")
+@example([128, 0], "byte-level")
+@example([567, 130, 470, 682, 130, 258], "byte-fallback")
 @given(st.lists(st.integers(0, 10_000), max_size=40), st.sampled_from(["byte-level", "byte-fallback", "word pieces", "characters"]))
 def test_any_ids_have_offsets(numbers: list[int], kind: str):
     """What a policy writes is no text that a tokenizer ever made: half characters, lone bytes, special tokens in the middle."""

@@ -61,7 +61,13 @@ class Tokens:
             offsets, joined = cover([piece for piece, _ in pieces])
         if joined != text and joined == " " + text:  # sentencepiece drops the first space of a text
             offsets, joined = np.maximum(offsets - 1, 0), text
-        return text, offsets if joined == text else self.slide(ids, text)
+        offsets = offsets if joined == text else self.slide(ids, text)
+        special = np.array([id in self.special for id in ids.tolist()], dtype=bool)
+        if special.any():  # one in the middle of a character covers none of it, and nothing behind it begins before it
+            ends = np.maximum.accumulate(offsets[:, 1])
+            starts = np.maximum.accumulate(np.where(special, ends, offsets[:, 0]))
+            offsets = np.stack([np.minimum(starts, ends), ends], 1)
+        return text, offsets
 
     def text(self, ids: Sequence[int] | np.ndarray) -> str:
         return self._decode([id for id in np.asarray(ids).tolist() if id not in self.special])
@@ -113,6 +119,8 @@ class Tokens:
                 start, window = window, j + 1
         for i in range(window, len(live)):  # bytes at the end that are no whole character
             offsets[live[i][0], 1] = len(text)
+        if live:  # lone bytes may read otherwise in a window than in the whole; what that leaves over is the last token's
+            offsets[live[-1][0], 1] = len(text)
         position = 0
         for t, id in enumerate(ids.tolist()):
             if id in self.special:
