@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from guerdon.backends.base import CAPABILITIES, LossCall, SamplingParams, require
-from guerdon.registry import Refused, find, names, pieces
+from guerdon.registry import Refused, find, pieces
 from guerdon.samples import STOPS
 
 PG = LossCall("policy_gradient")
