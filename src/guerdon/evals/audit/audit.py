@@ -201,7 +201,7 @@ def audit(
         blind = scale.blind
         if blind:
             scale = pay.widened(scale, [*trials.graded.value, *right.graded.value])
-        gamed = _gamed(expression, engine, seed, 4 if seconds < 0.05 else 1)
+        gamed = _gamed(expression, engine, cases, seed, 4 if seconds < 0.05 else 1)
         must_not, must = pay.findings(trials, cases, scale, must=False), pay.findings(right, cases, scale, must=True)
         must_not = sorted([*gamed, *must_not], key=lambda f: -f.pay if not math.isnan(f.pay) else math.inf)
         stats = statistics.Statistics()
@@ -307,10 +307,11 @@ def _rate(found: Sequence[Finding], cases: Sequence[Case], paid: bool) -> Rate:
     return Rate(k if paid else n - k, n)
 
 
-def _gamed(expression: Expr, engine: Engine, seed: int, n: int) -> list[Finding]:
+def _gamed(expression: Expr, engine: Engine, cases: Sequence[Case], seed: int, n: int) -> list[Finding]:
     """Requests that state their own score: how often a reply that games it earns no less than an honest one. Only for rewards that judge a
     text by itself; one that compares with a reference knows nothing of these requests."""
-    if any({"reference", "meta"} & {*leaf.fields} for leaf in leaves(expression)):
+    reads = any({"reference", "meta", "sample"} & {*leaf.fields} for leaf in leaves(expression))
+    if reads and any(case.task.reference is not None for case in cases):
         return []
     items = hacks.battery(seed, n)
     out = []
