@@ -142,7 +142,7 @@ def _verdict(x: Any) -> bool | None:
 
 
 def audit(
-    reward: str | Expr | Callable[..., Any],
+    reward: str | Expr | Loaded | Callable[..., Any],
     tasks: Sequence[Task],
     *,
     answers: Answers | None = None,
@@ -220,19 +220,24 @@ def audit(
             if budget < 25:
                 untested.append(f"the search ran {budget} generations instead of 25, since a call takes {seconds:.2f} s")
         if policy is not None:
-            found.append(search.learn(loaded, cases, scale, policy, gold=truth, steps=steps, seed=seed, tick=ticking("policy", steps)))
+            try:
+                found.append(search.learn(loaded, cases, scale, policy, gold=truth, steps=steps, seed=seed, tick=ticking("policy", steps)))
+            except (Refused, Broke) as error:  # the rest of the audit stands
+                untested.append(f"a policy trained against it: {error}")
         if must_not and all(math.isnan(f.pay) for f in must_not):
             untested.append("what must not pay: the reward gave no verdict on any such text")
         return Report(
             reward=loaded.name, written_for=loaded.written_for, tolerance=tolerance, tasks=len(cases),
             kinds=dict(Counter(case.kind for case in cases)), host={kind: name for kind, (name, _) in scale.host.chosen.items()},
-            scale=scale, blind=blind, must_not=must_not, must=must, false_positive=_rate(must_not, cases, True),
-            false_negative=_rate(must, cases, False), stats=stats, searches=found, untested=untested, calls=grader.calls,
+            scale=scale, blind=blind, must_not=must_not, must=must, false_positive=_rate(must_not, True),
+            false_negative=_rate(must, False), stats=stats, searches=found, untested=untested, calls=grader.calls,
             seconds=time.perf_counter() - began, milliseconds=1000 * grader.seconds / max(grader.calls, 1),
         )  # fmt: skip
 
 
-def _loaded(reward: str | Expr | Callable[..., Any]) -> Loaded:
+def _loaded(reward: str | Expr | Loaded | Callable[..., Any]) -> Loaded:
+    if isinstance(reward, Loaded):
+        return reward
     if isinstance(reward, str):
         return load(reward)
     if isinstance(reward, Expr):
@@ -300,7 +305,7 @@ def _trials(
     return out
 
 
-def _rate(found: Sequence[Finding], cases: Sequence[Case], paid: bool) -> Rate:
+def _rate(found: Sequence[Finding], paid: bool) -> Rate:
     """Texts that must not pay and earned more than half of a right answer; texts that must pay and did not."""
     n = sum(f.paid.n for f in found)
     k = sum(f.paid.k for f in found)
@@ -349,9 +354,6 @@ def tried(reward: str, tasks: str | Path | None, gold_column: str | None, **opti
     if tasks is None:
         if loaded.tasks is None:
             raise Refused("Name a file of tasks with --tasks: JSONL or Parquet with `prompt` and `reference`, a task a row.")
-        return audit(reward, loaded.tasks, **options)
+        return audit(loaded, loaded.tasks, **options)
     found, answers = read(tasks, gold_column)
-    return audit(reward, found, answers=answers, **options)
-
-
-__all__ = ["Answers", "Broke", "Report", "audit", "read", "tried"]
+    return audit(loaded, found, answers=answers, **options)
