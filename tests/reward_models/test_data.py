@@ -159,6 +159,15 @@ def test_a_bad_row_is_named_and_left_out(tmp_path: Path, name: str):
     assert [json.loads(line)["row"] for line in (tmp_path / "aside.jsonl").read_text().splitlines()] == [2, 3]
 
 
+@pytest.mark.parametrize("layout", [None, "pairs"])
+def test_a_first_row_without_a_side_does_not_hide_the_layout(tmp_path: Path, layout: str | None):
+    path = file(tmp_path, {"prompt": "q", "chosen": "a"}, GOOD["pairs"])
+    data = load(path, "pairs", layout)
+    assert list(data.layouts.values()) == ["pairs"]
+    assert [str(r) for r in data.rejected] == [f"{path}, row 1: `rejected` is missing"]
+    assert [e.row for e in data.examples] == [2]
+
+
 def test_contradictory_pairs_are_both_left_out(tmp_path: Path):
     a, b = {"prompt": "q", "chosen": "x", "rejected": "y"}, {"prompt": "q", "chosen": "y", "rejected": "x"}
     data = load(file(tmp_path, a, {"prompt": "r", "chosen": "y", "rejected": "x"}, b, a), "pairs")
@@ -197,7 +206,7 @@ def test_what_is_refused_as_a_whole(tmp_path: Path):
     assert one(load(file(tmp_path, both), "outcomes", layout="outcomes")).answers[0].text == "c"
     with pytest.raises(Refused, match="did you mean 'pairs'"):
         load(file(tmp_path, both), "pairs", layout="pair")
-    with pytest.raises(Refused, match=r"the layout 'steps' has a column 'labels', and the file has: prompt, chosen"):
+    with pytest.raises(Refused, match=r"the layout 'steps' has a column 'labels', 'steps', and row 1 of the file has: prompt, chosen"):
         load(file(tmp_path, both), "steps", layout="steps")
     with pytest.raises(Refused, match=r"its columns \(text\) are of no known layout"):
         load(file(tmp_path, {"text": "a"}), "pairs")

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 import guerdon.training.fit as fits
-from guerdon.registry import Broke, Refused
+from guerdon.registry import Broke, Interrupted, Refused
 from guerdon.reward_models import Learner
 from guerdon.reward_models.fit import batch_of, batches, tokenise
 from guerdon.rewards.parse import parse
@@ -121,6 +121,15 @@ def test_killed_fits_go_on_to_the_same_numbers(tmp_path: Path, body: str, name: 
         fits.fit(resume=tmp_path / "again")
 
 
+def test_an_interrupted_fit_says_how_it_goes_on(tmp_path: Path, body: str, monkeypatch: pytest.MonkeyPatch):
+    def stops(self: Any, *given: Any, **more: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fits.Fitter, "training_step", stops)
+    with pytest.raises(Interrupted, match=f"Interrupted; `guerdon fit --resume {tmp_path / 'fit'}` goes on"):
+        fits.fit(recipe(tmp_path, body, "outcome_ce"), folder=tmp_path / "fit")
+
+
 TEXTS = ["3", "1+2\n3\n4", "1+2\n\n9", "0"]
 
 
@@ -138,6 +147,7 @@ def scored(expression: str, some: list[Sample]) -> Any:
         found = engine.score(expression, some)
     grain = found.outcome or found.step or found.token
     assert not found.failed.any(), found.why(0)
+    assert grain is not None
     return grain.value
 
 
@@ -242,8 +252,9 @@ def test_what_is_refused(tmp_path: Path, body: str, characters: Any, pairs: Any)
             fits.fit(data, change, folder=tmp_path / "fit")
     other = tmp_path / "other"
     pairs(2)[1].tokens.tokenizer.save_pretrained(other)
-    with pytest.raises(Refused, match="it is the tokenizer of another model"):
-        fits.fit(data, f"model.tokenizer={other}", folder=tmp_path / "fit")
+    for model in (data["model"], body):  # a bare path takes fields too
+        with pytest.raises(Refused, match="it is the tokenizer of another model"):
+            fits.fit({**data, "model": model}, f"model.tokenizer={other}", folder=tmp_path / "fit")
     assert not (tmp_path / "fit").exists()
     fits.fit(data, folder=tmp_path / "fit")
     with pytest.raises(Refused, match="already holds a fit"):

@@ -70,16 +70,13 @@ def load(
         rows += 1
         if limit is not None and len(out.examples) >= limit:
             break
-        data = dict(row.data)
-        if label != "label" and label in data:
-            data["label"] = data.pop(label)
         try:
             if row.why:
                 raise ValueError(row.why)
             if shape is None:
-                shape = recognise(name, data, layout)
+                shape = recognise(name, ((r.number, _named(r, label)) for r in _rows(path, labels) if not r.why), layout)
                 out.layouts[name] = shape.name
-            example = shape.read(data)
+            example = shape.read(_named(row, label))
             example.file, example.row = name, row.number
             _check_kind(example, kind)
             _check_labels(example, kind, values, valid, allowed)
@@ -99,6 +96,14 @@ def load(
     for example in out.examples:
         example.group = groups.setdefault(orjson.dumps(example.prompt), len(groups))
     return out
+
+
+def _named(row: Row, label: str) -> dict[str, Any]:
+    """The row's columns, that of an answer's label under its usual name."""
+    data = dict(row.data)
+    if label != "label" and label in data:
+        data["label"] = data.pop(label)
+    return data
 
 
 def _rows(path: str | Path, labels: str | Path | None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,28 +70,32 @@ def layout(*columns: str, fits: Callable[[Row], bool] = lambda row: True) -> Cal
     return enter
 
 
-def recognise(path: str, row: Row, name: str | None = None) -> Layout:
-    """The layout of a file by its first row. One whose columns another one's contain gives way to that.
+def recognise(path: str, rows: Iterable[tuple[int, Row]], name: str | None = None) -> Layout:
+    """The layout of a file by its first (number, row) that has the columns of one: a row before it lacks some, which is that row's fault.
 
-    Raises Refused for an unknown name, for columns of no layout, and for those of several: then `--layout NAME` decides.
+    A layout whose columns another one's contain gives way to that. Raises Refused for an unknown name, for columns of no layout, and for
+    those of several: then `--layout NAME` decides.
     """
+    if name is not None and name not in LAYOUTS:
+        raise Refused(f"There is no layout {name!r}{nearest(name, LAYOUTS)}")
+    first: tuple[int, Row] | None = None
+    for number, row in rows:
+        first = first or (number, row)
+        found = [one for one in LAYOUTS.values() if one.columns <= row.keys() and (one.name == name if name else one.fits(row))]
+        found = [one for one in found if not any(one.columns < other.columns for other in found)]
+        if len(found) > 1:
+            names = ", ".join(one.name for one in found)
+            raise Refused(f"{path}: its columns fit several layouts ({names}); say which one it is with --layout NAME.")
+        if found:
+            return found[0]
+    number, row = first or (0, {})
     if name is not None:
-        if name not in LAYOUTS:
-            raise Refused(f"There is no layout {name!r}{nearest(name, LAYOUTS)}")
-        if lacks := sorted(LAYOUTS[name].columns - row.keys()):
-            raise Refused(f"{path}: the layout {name!r} has a column {lacks[0]!r}, and the file has: {', '.join(row)}.")
-        return LAYOUTS[name]
-    found = [one for one in LAYOUTS.values() if one.columns <= row.keys() and one.fits(row)]
-    found = [one for one in found if not any(one.columns < other.columns for other in found)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(one.name for one in found)
-        raise Refused(f"{path}: its columns fit several layouts ({names}); say which one it is with --layout NAME.")
+        lacks = ", ".join(map(repr, sorted(LAYOUTS[name].columns - row.keys())))
+        raise Refused(f"{path}: the layout {name!r} has a column {lacks}, and row {number} of the file has: {', '.join(row)}.")
     raise Refused(
-        f"{path}: its columns ({', '.join(row)}) are of no known layout; give pairs (`prompt, chosen, rejected`), lists (`prompt, "
-        "completions, scores`), labelled steps (`prompt, steps, labels`) or labelled answers (`prompt, completion, label`), or name one of"
-        f" {', '.join(LAYOUTS)} with --layout."
+        f"{path}, row {number}: its columns ({', '.join(row)}) are of no known layout; give pairs (`prompt, chosen, rejected`), lists "
+        "(`prompt, completions, scores`), labelled steps (`prompt, steps, labels`) or labelled answers (`prompt, completion, label`), or "
+        f"name one of {', '.join(LAYOUTS)} with --layout."
     )
 
 

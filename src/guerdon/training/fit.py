@@ -26,6 +26,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from guerdon.backends import head as heads
 from guerdon.backends.base import LossCall, loss_needs, total_loss
 from guerdon.backends.local import local
+from guerdon.backends.resolve import load_pretrained, locate, quiet
 from guerdon.recipe import differing
 from guerdon.registry import Broke, Interrupted, Refused, find
 from guerdon.reward_models import data as files
@@ -219,11 +220,11 @@ def open_model(spec: FitRecipe) -> Any:
     if spec.model.tokenizer is not None:
         from transformers import AutoTokenizer
 
-        from guerdon.backends.resolve import load_pretrained
-
         kind = torch.float64 if spec.model.params.get("dtype") == "float64" else torch.float32
         try:
-            source = load_pretrained(source, kind)[0], AutoTokenizer.from_pretrained(spec.model.tokenizer)
+            where, more = locate(spec.model.tokenizer)
+            with quiet():
+                source = load_pretrained(source, kind)[0], AutoTokenizer.from_pretrained(where, **more)
         except (OSError, ValueError) as error:
             raise Refused(f"model: the tokenizer {spec.model.tokenizer!r} cannot be opened: {str(error).splitlines()[0]}") from error
     more = {"classes": len(spec.classes)} if spec.classes else {}
@@ -293,7 +294,7 @@ def train(model: Any, spec: FitRecipe, units: Sequence[Unit], path: Path) -> lis
         dataloader_pin_memory=False,
         disable_tqdm=True,
     )
-    with file:
+    with file, quiet():
         fitter = Fitter(model, spec, seen, args=args, train_dataset=[units[i] for i in taken], callbacks=[Meter()])
         for printing in (PrinterCallback, ProgressCallback):
             fitter.remove_callback(printing)

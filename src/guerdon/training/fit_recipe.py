@@ -149,6 +149,9 @@ def read(source: str | Path | Mapping[str, Any] | FitRecipe, overrides: Sequence
         if not isinstance(data, dict):
             raise Refused(f"{where} must hold a mapping of fields, not {type(data).__name__}.")
     for text in overrides:
+        for name in ("model", "data", "held_out"):  # a bare path grows fields
+            if text.startswith(f"{name}.") and isinstance(data.get(name), str):
+                data[name] = {"path": data[name]}
         _override(data, text)
     recipe: FitRecipe = _validate(FitRecipe, data, where)
     every = [*recipe.data, *(recipe.held_out if isinstance(recipe.held_out, list) else [])]

@@ -253,10 +253,13 @@ def read(data: str | Path, layouts: Sequence[str], limit: int | None = None) -> 
 def _other(data: str | Path, first: tuple[int, Data], layouts: Sequence[str]) -> str:
     """That a file is of another layout: which one, or what it lacks."""
     fits = [name for name in LAYOUTS if not LAYOUTS[name].lacks(first[1])]
-    if fits:
-        return f"{data} is not in the layout of {' or '.join(layouts)}: its columns are those of {fits[0]}."
     near = min(layouts, key=lambda name: len(LAYOUTS[name].lacks(first[1])) / len(LAYOUTS[name].columns))
     lacks = "; ".join(LAYOUTS[near].lacks(first[1]))
+    if fits:
+        return (
+            f"{data} is not in the layout of {' or '.join(layouts)}: its columns are those of {fits[0]}, and for {near} row {first[0]} has"
+            f" {lacks}."
+        )
     return f"{data} is in no known layout; the nearest is {near}, for which row {first[0]} has {lacks}."
 
 
