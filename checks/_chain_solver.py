@@ -80,11 +80,14 @@ class Solver:
         return Completion(ids, np.full(len(ids), -1.0), "end", 0)
 
 
-def answered(tasks: int, each: int, seed: int, slip: float = 0.05, **how: Any) -> tuple[list[Sample], Context]:
-    """Answers to tasks of 12 to 16 steps, and the context that labels them: the same solver, and the verifier of the last line."""
+def answered(
+    tasks: int, each: int, seed: int, slip: float = 0.05, most: int = 20, high: int = 9, **how: Any
+) -> tuple[list[Sample], Context]:
+    """Answers to tasks of 12 to 16 steps, and the context that labels them: the same solver, and the verifier of the last line. most: no
+    true value on the way is larger."""
     policy = Solver(slip, **how)
     context = Context(models={"policy": policy}, rng=np.random.default_rng(seed))
-    asked = arithmetic(n=tasks, steps=(12, 16), low=1, high=9, ops="+-", within=(0, 20), seed=seed)
+    asked = arithmetic(n=tasks, steps=(12, 16), low=1, high=high, ops="+-", within=(0, most), seed=seed)
     engine = Engine(context, workers=1)
     root = engine.check("arithmetic")
     context.score = lambda samples: engine.score(root, samples)
