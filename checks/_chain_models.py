@@ -1,4 +1,4 @@
-"""Reward models of chain arithmetic, fitted by `guerdon.fit` from the model of `_chain_writer`, and how well they find the first wrong step."""
+"""Reward models of chain arithmetic, fitted by `guerdon.fit` from the model of `_chain_writer`; how well they find the first wrong step."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def fitted(folder: Path, rows: Iterable[Mapping[str, Any]], seed: int, loss: Any
     file.write_bytes(b"".join(orjson.dumps(dict(row), option=orjson.OPT_SERIALIZE_NUMPY) + b"\n" for row in rows))
     train = {"epochs": 2, "batch": 12, "lr": 5e-4, "schedule": "linear", "warmup": 10, "checkpoint_every": 10_000}
     train |= recipe.pop("train", {})
-    fit(name="chains", seed=seed, model={"path": str(writer())}, data=str(file), loss=loss, held_out=0.0, train=train, folder=folder / "fit",
-        **recipe)  # fmt: skip
+    own = {"name": "chains", "seed": seed, "model": {"path": str(writer())}, "data": str(file), "held_out": 0.0}
+    fit(**own, loss=loss, train=train, folder=folder / "fit", **recipe)
     return folder / "fit"
 
 

@@ -1,5 +1,5 @@
-"""A small transformer taught to write chain arithmetic of 12 to 16 steps, one operation with its result a line, as the simulated solver does
-(`_chain_solver`), slips among it, and to mark single sums, right or wrong.
+"""A small transformer taught to write chain arithmetic of 12 to 16 steps, one operation with its result a line, as the simulated solver
+(`_chain_solver`) does, slips among it, and to mark single sums, right or wrong.
 
 The marks stand for the corrections that models which people start from have read: without them a reward model that is fitted from it sees
 too few errors (one an answer at most) to find out by itself that a sum can be checked. Values stay within 0 to 9 until a slip.
