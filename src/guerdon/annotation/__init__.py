@@ -3,6 +3,8 @@
 from guerdon.annotation.core import Labels as Labels
 from guerdon.annotation.core import annotator as annotator
 from guerdon.annotation.grounded import grounded as grounded
+from guerdon.annotation.hierarchy import hierarchical as hierarchical
+from guerdon.annotation.hierarchy import hierarchical_labels as hierarchical_labels
 from guerdon.annotation.judged import consensus as consensus
 from guerdon.annotation.judged import judged as judged
 from guerdon.annotation.judged import spare as spare

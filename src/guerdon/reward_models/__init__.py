@@ -27,6 +27,7 @@ from guerdon.reward_models.losses_steps import step_classes as step_classes
 from guerdon.reward_models.losses_steps import step_mean as step_mean
 from guerdon.reward_models.losses_steps import token_values as token_values
 from guerdon.reward_models.meta import meta_step as meta_step
+from guerdon.reward_models.newest import newest_step as newest_step
 from guerdon.reward_models.online import Learner as Learner
 from guerdon.reward_models.outcomes import mean_ce as mean_ce
 from guerdon.reward_models.outcomes import sum_regression as sum_regression
