@@ -81,6 +81,16 @@ def test_every_step_is_asked_as_an_answer_of_its_own(folder: Path, joined: bool)
     assert len(seen) > 3
 
 
+def test_samples_without_steps_or_with_thousands(folder: Path):
+    lines = Sample(Task("t", "1+2="), "3\n" * 1001, stop="end")
+    mark(lines)
+    with Engine(workers=1) as engine:
+        found = engine.score(f"newest_step(path='{folder}')", [Sample(Task("t", "1+2="), "", stop="end"), lines, answers()[2]])
+    assert found.alive.tolist() == [False, True, True]
+    assert found.hostile.tolist() == [False, True, False]
+    assert "1001 steps to be scored, more than 1000" in found.why(1)
+
+
 def test_what_is_refused(folder: Path, tmp_path: Path):
     with pytest.raises(Refused, match="is no folder of a fitted reward model"):
         parse(f"newest_step(path='{tmp_path}')")

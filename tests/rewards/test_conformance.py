@@ -20,8 +20,8 @@ from guerdon.spans import mark
 
 REWARDS = [piece.about["reward"] for piece in pieces("reward") if piece.where.startswith("guerdon.")]
 OFFERED = {"workers", "sandbox", "rng", "progress"}  # services that a scoring process has without a model
-FITTED = "reward_model"  # needs the folder of a fitted model: tests/reward_models/test_fit.py has one
-PLAIN = [reward for reward in REWARDS if set(reward.services) <= OFFERED and reward.name != FITTED]
+FITTED = ("newest_step", "reward_model")  # need the folder of a fitted model: tests/reward_models/test_newest.py and test_fit.py have one
+PLAIN = [reward for reward in REWARDS if set(reward.services) <= OFFERED and reward.name not in FITTED]
 BIG = 10_000_000
 
 ORDINARY = [

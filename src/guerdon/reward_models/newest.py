@@ -11,9 +11,12 @@ from guerdon.registry import Refused, register
 from guerdon.reward_models import folder
 from guerdon.reward_models.fitted import opened, score
 from guerdon.rewards import core
-from guerdon.samples import Prompt, Sample, Task, Verdict
+from guerdon.rewards.likelihood import too_long
+from guerdon.samples import HOSTILE, Prompt, Sample, Task, Verdict
 
 BEFORE, NOW = "\n\nSteps so far:\n", "\n\nNewest step:\n"
+MOST = 1000
+"""Steps of one sample that are scored: each is read with all before it."""
 
 
 def shown(prompt: Prompt, before: str) -> Prompt:
@@ -55,13 +58,14 @@ def newest(
     """What the model of answers in the folder `path` says of each step, with the task and the steps before it as prompt (`shown`).
 
     joined: of each step and the one before it as one, from the second step on; the first alone.  probability: as of `reward_model`.
-    A sample without steps abstains. Source: arXiv:2503.13551 (HRM), which scores the newest step; `joined` reads what it is also taught.
+    A sample without steps abstains; one of more than `MOST`, or longer than any model reads, is hostile. Source: arXiv:2503.13551 (HRM), which scores the newest step; `joined` reads what it is also taught.
     """
     if not path:
         raise Refused("newest_step needs the folder of a fitted model: newest_step(path='FOLDER').")
     card, model = opened(path, (Path(path) / CARD).stat().st_mtime_ns)
     asked: list[Sample] = []
-    for s in sample:
+    refused = [too_many(s) for s in sample]
+    for s in (s for s, why in zip(sample, refused, strict=True) if why is None):
         steps = whole_steps(s)
         for t in range(len(steps)):
             first = max(t - 1, 0) if joined else t
@@ -69,10 +73,18 @@ def newest(
             asked.append(Sample(Task(f"{s.task.id}, step {t}", prompt), "".join(steps[first : t + 1]).rstrip()))
     said = iter(score(model, card, asked, None, probability))
     out: list[Verdict | list[float | None]] = []
-    for s in sample:
-        values = [next(said) for _ in s.marks.get("step", [])]
-        out.append([v.value if isinstance(v, Verdict) else None for v in values] or Verdict.abstain("the completion has no steps"))
+    for s, why in zip(sample, refused, strict=True):
+        values = [next(said) for _ in s.marks.get("step", [])] if why is None else []
+        out.append(why or [v.value if isinstance(v, Verdict) else None for v in values])
     return out
+
+
+def too_many(sample: Sample) -> Verdict | None:
+    """The verdict on a sample whose steps are not scored: none, or more than any answer needs; else None."""
+    steps = len(sample.marks.get("step", []))
+    if not steps:
+        return Verdict.abstain("the completion has no steps")
+    return Verdict(0.0, f"{HOSTILE}: {steps} steps to be scored, more than {MOST}") if steps > MOST else too_long(sample)
 
 
 _lifted = core.reward(name="newest_step", grain="step", batch=True)(newest)
