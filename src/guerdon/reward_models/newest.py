@@ -58,7 +58,8 @@ def newest(
     """What the model of answers in the folder `path` says of each step, with the task and the steps before it as prompt (`shown`).
 
     joined: of each step and the one before it as one, from the second step on; the first alone.  probability: as of `reward_model`.
-    A sample without steps abstains; one of more than `MOST`, or longer than any model reads, is hostile. Source: arXiv:2503.13551 (HRM), which scores the newest step; `joined` reads what it is also taught.
+    A sample without steps abstains; one of more than `MOST`, or longer than any model reads, is hostile.
+    Source: arXiv:2503.13551 (HRM), which scores the newest step; `joined` reads what it is also taught.
     """
     if not path:
         raise Refused("newest_step needs the folder of a fitted model: newest_step(path='FOLDER').")
