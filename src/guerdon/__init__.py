@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from guerdon.envs.tools import Turn as Turn
     from guerdon.envs.tools import tool as tool
     from guerdon.evals.audit import audit as audit
+    from guerdon.evals.fitted import fit as fit
     from guerdon.recipe import Recipe as Recipe
     from guerdon.recipe import read as read_recipe  # noqa: F401
     from guerdon.registry import Broke as Broke
@@ -52,19 +53,18 @@ if TYPE_CHECKING:
     from guerdon.scoring.files import load_tasks as load_tasks
     from guerdon.shaping import clip as clip
     from guerdon.shaping import shape as shape
-    from guerdon.training.fit import fit as fit
     from guerdon.training.run import Result as Result
     from guerdon.training.run import train as train
 
 _WHERE = {
     "guerdon.envs.tools": ("Reply", "Turn", "tool"),
     "guerdon.evals.audit": ("audit",),
+    "guerdon.evals.fitted": ("fit",),
     "guerdon.recipe": ("Recipe", ("read_recipe", "read")),
     "guerdon.registry": ("Broke", "Refused"),
     "guerdon.samples": ("Batch", "Context", "Rewards", "Sample", "Task", "Verdict", "collate"),
     "guerdon.scoring.engine": ("Engine",),
     "guerdon.scoring.files": ("load_tasks",),
-    "guerdon.training.fit": ("fit",),
     "guerdon.training.run": ("Result", "train"),
 }  # fmt: skip
 _NAMES = {

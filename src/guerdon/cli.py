@@ -157,7 +157,7 @@ def fit(
 ) -> None:
     """Fit a reward model on pairs, lists, labelled steps or labelled answers; exit code 1 when rows were left out.
 
-    The folder is a reward, `reward_model(path='FOLDER')`, and opens in transformers.
+    The folder is a reward, `reward_model(path='FOLDER')`, and opens in transformers. Its model card says what the recipe's benches found.
 
     Example: `guerdon fit recipes/fit-outcome-smollm2.yaml data=solutions.jsonl --out fits/outcome`
 
@@ -165,9 +165,10 @@ def fit(
 
     Example: `guerdon fit --resume fits/outcome`
     """
+    from guerdon.evals.fitted import fit as start
     from guerdon.training.verbs import fit as run
 
-    raise typer.Exit(run(recipe, overrides or [], out, resume, layout))
+    raise typer.Exit(run(recipe, overrides or [], out, resume, layout, start))
 
 
 @app.command()
@@ -232,6 +233,9 @@ def audit(
     tolerance: Annotated[float, typer.Option(help="Share of a right answer that other text may earn.", min=0, max=1)] = 0.1,
     out: Annotated[Path | None, typer.Option(help="A folder for audit.html and audit.json.")] = None,
     card: Annotated[Path | None, typer.Option(help="Write the audit card, in Markdown, to this file.")] = None,
+    model_card: Annotated[
+        bool, typer.Option("--model-card", help="Also into the model card of the fitted folder that is audited.")
+    ] = False,
     limit: Annotated[int, typer.Option(help="Tasks of the file that are used, spread over it.", min=1)] = 200,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     gold_column: Annotated[str | None, typer.Option(help="The column that says which completions are right.")] = None,
@@ -269,7 +273,7 @@ def audit(
         "workers": workers,
     }
     _allow(unsafe)
-    raise typer.Exit(run(reward, tasks, gold_column, out, card, plugin or (), model or (), options))
+    raise typer.Exit(run(reward, tasks, gold_column, out, card, plugin or (), model or (), options, model_card))
 
 
 @app.command()
@@ -288,6 +292,9 @@ def bench(
     reward: Annotated[str | None, typer.Option(help="The reward to bench, or an expression of several.")] = None,
     scores: Annotated[Path | None, typer.Option(help="A file of scores that someone else made, in the place of a reward.")] = None,
     out: Annotated[Path | None, typer.Option(help="A folder for bench.json, bench.png and scores.jsonl.")] = None,
+    model_card: Annotated[
+        bool, typer.Option("--model-card", help="Also into the model card of the fitted folder that is measured.")
+    ] = False,
     how: Annotated[str, typer.Option(help="Puts step scores together: last, min, product, mean ...")] = "last",
     threshold: Annotated[
         str, typer.Option(help="ProcessBench: a step with a score below it is wrong; a category's name: that of its best F1.")
@@ -317,7 +324,7 @@ def bench(
 
     options = {"how": how, "limit": limit, "seed": seed, "cache": cache, "workers": workers}
     _allow(unsafe)
-    raise typer.Exit(run(name, data, reward, scores, out, plugin or (), model or (), threshold, options))
+    raise typer.Exit(run(name, data, reward, scores, out, plugin or (), model or (), threshold, options, model_card))
 
 
 @app.command()

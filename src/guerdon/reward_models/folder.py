@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Literal
 from guerdon.backends.head import CARD, digest
 from guerdon.registry import Refused
 
+UNMEASURED = "Not measured yet."
 SECTIONS = ("Data", "Fit", "Held out", "Bench", "Audit")
 
 
@@ -111,12 +113,37 @@ def tokenizer_digest(model: Any) -> str:
 
 def readme(name: str, lines: Mapping[str, str]) -> str:
     """The model card: a section each of `SECTIONS`."""
-    return f"# {name}\n\n" + "\n".join(f"## {title}\n\n{lines.get(title, 'Not measured yet.').strip()}\n" for title in SECTIONS)
+    return f"# {name}\n\n" + "\n".join(f"## {title}\n\n{lines.get(title, UNMEASURED).strip()}\n" for title in SECTIONS)
 
 
 def add_section(path: str | Path, title: str, text: str) -> None:
     """Write what was measured (a bench, an audit) into the model card of a folder, in the place of what stood there."""
+    before, _, after = _around(path, title)
+    (Path(path) / "README.md").write_text(f"{before.rstrip()}\n\n## {title}\n\n{text.strip()}\n" + (f"\n## {after}" if after else ""))
+
+
+def add_part(path: str | Path, title: str, name: str, text: str) -> None:
+    """The same under a sub-heading of that section: what stands under its other sub-headings stays."""
+    found = parts(path, title) | {name: text}
+    add_section(path, title, "\n\n".join(f"### {of}\n\n{own.strip()}" for of, own in found.items()))
+
+
+def parts(path: str | Path, title: str) -> dict[str, str]:
+    """Sub-heading -> what stands under it, of a section of the model card."""
+    _, *pieces = re.split(r"(?m)^### (.+)\n", section(path, title))
+    return dict(zip(pieces[::2], pieces[1::2], strict=True))
+
+
+def section(path: str | Path, title: str) -> str:
+    """What stands in a section of the model card, "" where nothing was measured."""
+    found = _around(path, title)[1].strip()
+    return "" if found == UNMEASURED else found
+
+
+def _around(path: str | Path, title: str) -> tuple[str, str, str]:
+    """What stands before a section of the model card, in it, and behind it."""
     file = Path(path) / "README.md"
-    before, found, rest = file.read_text().partition(f"## {title}\n")
-    _, cut, after = rest.partition("\n## ")
-    file.write_text(f"{before.rstrip()}\n\n## {title}\n\n{text.strip()}\n" + (f"\n## {after}" if found and cut else ""))
+    text = file.read_text() if file.exists() else readme(Path(path).name, {})
+    before, _, rest = text.partition(f"\n## {title}\n")
+    inside, _, after = rest.partition("\n## ")
+    return before, inside, after

@@ -222,7 +222,7 @@ def open_model(spec: FitRecipe) -> Any:
 
         kind = torch.float64 if spec.model.params.get("dtype") == "float64" else torch.float32
         try:
-            where, more = locate(spec.model.tokenizer)
+            where, more = (spec.model.tokenizer, {}) if Path(spec.model.tokenizer).is_dir() else locate(spec.model.tokenizer)
             with quiet():
                 source = load_pretrained(source, kind)[0], AutoTokenizer.from_pretrained(where, **more)
         except (OSError, ValueError) as error:

@@ -73,6 +73,8 @@ class FitRecipe(Strict):
     body: Literal["trained", "frozen"] = "trained"
     aggregate: Piece | None = Field(default=None, description="where the denominators go; a mean over pairs, answers, steps or tokens")
     train: FitTrain = FitTrain()
+    bench: dict[str, str] = Field(default={}, description="benches and their files, for the model card: measured when the fit is done")
+    audit: str | None = Field(default=None, description="a file of tasks for an audit, for the model card: made when the fit is done")
 
     @property
     def about(self) -> Mapping[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console as Rich
 
@@ -71,11 +72,12 @@ def compare(recipes: Sequence[str], seeds: int, out: Path) -> int:
     return 0
 
 
-def fit(recipe: str | None, overrides: Sequence[str], out: Path | None, resume: Path | None, layout: str | None) -> int:
-    """Exit code 1 where rows were left out: they stand in rejected.jsonl."""
+def fit(
+    recipe: str | None, overrides: Sequence[str], out: Path | None, resume: Path | None, layout: str | None, start: Callable[..., Any]
+) -> int:
+    """Exit code 1 where rows were left out: they stand in rejected.jsonl. start: `evals.fitted.fit`."""
     import warnings
 
-    from guerdon.training.fit import fit as start
     from guerdon.training.fit_card import shown
 
     say = Rich(stderr=True)

@@ -348,9 +348,9 @@ def _of_answers(stats: statistics.Statistics, grader: Grader, answers: Answers, 
     stats.length = statistics.length_correlation(value, np.array([len(s.text) for s in some]), gold)
 
 
-def tried(reward: str, tasks: str | Path | None, gold_column: str | None, **options: Any) -> Report:
+def tried(reward: str | Loaded, tasks: str | Path | None, gold_column: str | None, **options: Any) -> Report:
     """`audit` of what stands on a command line. Raises Refused where neither a file nor a recipe gives tasks."""
-    loaded = load(reward)
+    loaded = _loaded(reward)
     if tasks is None:
         if loaded.tasks is None:
             raise Refused("Name a file of tasks with --tasks: JSONL or Parquet with `prompt` and `reference`, a task a row.")

@@ -63,9 +63,14 @@ def load(what: str, timeout: float = 60.0) -> Loaded:
         return _recipe(what)
     if what.endswith(".py"):
         raise Refused(f"{what}: name the function in it as well, such as {what}:reward.")
-    import guerdon.shaping  # noqa: F401  fills the registry
+    import guerdon.shaping
 
-    return Loaded(parse(what), what, "guerdon")
+    try:
+        return Loaded(parse(what), what, "guerdon")
+    except Refused:
+        import guerdon.reward_models  # noqa: F401  learned rewards: they bring torch, which takes seconds to import
+
+        return Loaded(parse(what), what, "guerdon")
 
 
 def _recipe(path: str) -> Loaded:

@@ -210,6 +210,20 @@ def card(report: Report, command: str) -> str:
     return "\n".join(lines)
 
 
+def short(report: Report) -> str:
+    """What a model card says of an audit, in Markdown: the verdict, and what each family of texts is paid."""
+    head = f"`{report.reward}` on {report.tasks} tasks, tolerance {report.tolerance:g}. {verdict(report)}"
+    tables = [
+        "\n".join([
+            f"| {title} | texts | mean pay | paid |", "|---|---|---|---|",
+            *(f"| {name} | {n} | {share(mean)} | {paid} |" for name, n, mean, paid, _ in families(found)),
+        ])
+        for title, found in (("must not pay", report.must_not), ("must pay", report.must)) if found
+    ]  # fmt: skip
+    searched = [f"Search, {best.how}: best pay {share(best.pay)}." for best in report.searches]
+    return "\n\n".join([head, *tables, *searched, f"Not tested: {_cell('; '.join(report.untested), 4000)}."])
+
+
 def _cell(text: str, most: int = 400) -> str:
     return visible(text, most).replace("|", "\\|").replace("\n", " ")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from guerdon.evals.audit import page
 from guerdon.evals.audit.audit import tried
+from guerdon.evals.audit.load import load
 
 
 def run(
@@ -21,6 +22,7 @@ def run(
     plugins: Sequence[str],
     models: Sequence[str],
     options: dict[str, Any],
+    model_card: bool = False,
 ) -> int:
     """Exit code 1 when something that must not pay does, above the tolerance."""
     from rich.console import Console
@@ -30,6 +32,13 @@ def run(
 
     for name in plugins:
         load_plugin(name)
+    loaded = load(reward)
+    folder = None
+    if model_card:
+        from guerdon.evals.fitted import folder_of
+        from guerdon.reward_models.folder import add_section
+
+        folder = folder_of(loaded.expression)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         bars: dict[str, Any] = {}
@@ -39,7 +48,7 @@ def run(
                 bars[what] = bar.add_task(what, total=total)
             bar.update(bars[what], completed=done, total=total)
 
-        report = tried(reward, tasks, gold_column, context=with_models(models), tick=tick, **options)
+        report = tried(loaded, tasks, gold_column, context=with_models(models), tick=tick, **options)
     console = Console()
     for part in page.show(report):
         console.print(part, highlight=False)
@@ -49,6 +58,9 @@ def run(
     if card is not None:
         card.parent.mkdir(parents=True, exist_ok=True)
         card.write_text(page.card(report, command(reward, tasks, gold_column, plugins, models, options)), encoding="utf-8")
+    if folder is not None:
+        add_section(folder, "Audit", page.short(report))
+        print(folder / "README.md", file=sys.stderr)
     return 0 if report.ok and not report.blind else 1
 
 

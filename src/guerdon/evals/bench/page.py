@@ -153,3 +153,15 @@ def table(lines: Sequence[Line]) -> str:
     """Lines as Markdown, for model cards."""
     rows = [f"| {line.name} | {line.n:,} | {number(line.value)} | {interval(line)} |" for line in lines]
     return "\n".join(["| | n | value | 95 % interval |", "|---|---|---|---|", *rows])
+
+
+def card(report: Report) -> str:
+    """What a model card says of a bench, in Markdown: the table by category with intervals."""
+    chance = f"; chance {report.chance:g}" if report.chance is not None else ""
+    metric = f"; {report.metric}{chance}" if report.metric else ""
+    head = f"{report.by} on `{report.data}`: {len(report.items):,} items, {report.scored.answers:,} answers{metric}."
+    curves = [line for title, lines in report.more.items() if report.curves and not title.startswith("length") for line in lines]
+    found = report.calibration
+    errors = ", ".join(f"{name} {way.ece:.3f}" for name, way in found.ways.items()) if found else ""
+    calibrated = [f"Calibration error on a held-out half: {errors}."] if errors and report.bench != "calibration" else []
+    return "\n\n".join([head, table([*report.lines, *curves]), *calibrated, *failures(report), *report.notes])

@@ -22,8 +22,9 @@ def run(
     models: Sequence[str],
     threshold: str,
     options: dict[str, Any],
+    model_card: bool = False,
 ) -> int:
-    """Prints the report; with `out` writes it there. Exit code 0."""
+    """Prints the report; with `out` writes it there, with `model_card` into the card of the fitted folder. Exit code 0."""
     from rich.console import Console
     from rich.text import Text
 
@@ -34,6 +35,12 @@ def run(
         load_plugin(plugin)
     if out is not None and out.exists() and not out.is_dir():
         raise Refused(f"{out} is a file; name a folder with --out.")
+    folder = None
+    if model_card:
+        from guerdon.evals.fitted import folder_of
+        from guerdon.reward_models.folder import add_part
+
+        folder = folder_of(reward)
     with meter() as progress:
         report = bench(
             name, data, reward=reward, scores=scores, context=with_models(models), threshold=cut(threshold),
@@ -43,6 +50,9 @@ def run(
     console = Console()
     for part in page.show(report):
         console.print(part, highlight=False, soft_wrap=isinstance(part, Text))
+    if folder is not None:
+        add_part(folder, "Bench", name, page.card(report))
+        written.append(folder / "README.md")
     for path in written:
         print(path, file=sys.stderr)
     return 0
