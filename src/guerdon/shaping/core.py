@@ -39,7 +39,7 @@ def _enter(target: Any, scope: str, about: Mapping[str, Any]) -> Callable[..., S
     name = target.__name__
     is_class = inspect.isclass(target)
     call = list(inspect.signature(target.__call__ if is_class else target).parameters.values())[4 if is_class else 3 :]
-    made = list(inspect.signature(target.__init__).parameters.values())[1:] if is_class and "__init__" in vars(target) else []
+    made = list(inspect.signature(target.__init__).parameters.values())[1:] if is_class and target.__init__ is not object.__init__ else []
     own = {p.name: p for p in (*call, *made)}
     rewards = [p.name for p in call if "Rewards" in str(p.annotation)]
     models = named_models(own.values())
