@@ -63,6 +63,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
     "token_values": ("outcomes", {"loss": "token_values"}, AutoModelForTokenClassification),
     "implicit_ce": ("outcomes", {"loss": {"use": "implicit_ce", "beta": 0.5}}, AutoModelForCausalLM),
     "dpo": ("pairs", {"loss": {"use": "dpo", "beta": 0.5}}, AutoModelForCausalLM),
+    "nca": ("pairs", {"loss": {"use": "nca", "beta": 0.5}}, AutoModelForCausalLM),
     "a frozen body": ("outcomes", {"loss": "outcome_ce", "body": "frozen"}, AutoModelForSequenceClassification),
     "frozen, of steps": ("steps", {"loss": "step_ce", "body": "frozen", "head": "two_layer"}, AutoModel),
 }
@@ -151,19 +152,20 @@ def scored(expression: str, some: list[Sample]) -> Any:
     return grain.value
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in ("implicit_ce", "dpo")])
+@every
 @pytest.mark.parametrize(("dtype", "within"), [("float64", 1e-9), ("float32", 1e-4)])
 def test_scores_hang_on_nothing_beside_the_answer(tmp_path: Path, body: str, name: str, dtype: str, within: float):
     """Alone, in any order, among others, and by transformers with padding on either side: the same scores."""
     fits.fit(recipe(tmp_path, body, name, dtype), folder=tmp_path / "fit")
     card = fits.folders.read(tmp_path / "fit")
     model = fits.local(tmp_path / "fit", trainable=False, dtype=dtype)  # type: ignore[arg-type]
+    reference = None if card.head else fits.local(body, trainable=False, dtype=dtype)  # type: ignore[arg-type]
     from guerdon.reward_models import fitted
 
     some = samples()
 
     def scores(given: list[Sample]) -> list[list[float]]:
-        out = fitted.score(model, card, given, probability=False)
+        out = fitted.score(model, card, given, probability=False, reference=reference)
         return [[v.value] if not isinstance(v, list) else [x for x in v if x is not None] for v in out]  # type: ignore[list-item]
 
     whole = scores(some)
@@ -176,23 +178,30 @@ def test_scores_hang_on_nothing_beside_the_answer(tmp_path: Path, body: str, nam
     assert np.ptp([x for row in whole for x in row]) > 100 * within
     kind = CASES[name][2]
     tokens = AutoTokenizer.from_pretrained(tmp_path / "fit")
-    theirs = kind.from_pretrained(tmp_path / "fit", dtype=getattr(torch, dtype))
+    theirs, before = (kind.from_pretrained(p, dtype=getattr(torch, dtype)) for p in (tmp_path / "fit", body))
     ids = [tokens(str(s.task.prompt))["input_ids"] + tokens(s.text)["input_ids"] for s in some]
     for side in ("left", "right"):
         tokens.padding_side = side
         padded = tokens.pad({"input_ids": ids}, return_tensors="pt")
         with torch.no_grad():
-            out = theirs(**padded)
-        if kind is AutoModelForSequenceClassification:
-            logits = out.logits.double().numpy()
-            mine = fitted.readable(logits, card, False) if card.classes else logits[:, 0]
-            atol = 1e-5 if dtype == "float64" else within  # transformers computes the norms in float32
-            np.testing.assert_allclose([row[0] for row in whole], mine, rtol=0, atol=atol)
-        if kind is AutoModelForTokenClassification and card.grain == "step" and not card.classes:
-            for row, s, mask, found in zip(whole, some, padded["attention_mask"].bool(), out.logits[..., 0].double(), strict=True):
-                behind = found[mask][len(str(s.task.prompt)) :]
-                ends = [end - 1 for _, end in s.marks["step"]]
-                np.testing.assert_allclose(row, behind[ends], rtol=0, atol=1e-5 if dtype == "float64" else within)
+            out, mask = theirs(**padded), padded["attention_mask"].bool()
+            if kind is AutoModelForCausalLM:
+                gained = out.logits.double().log_softmax(-1) - before(**padded).logits.double().log_softmax(-1)
+            elif kind is not AutoModelForSequenceClassification:
+                values = (model.head(out.last_hidden_state) if kind is AutoModel else out.logits).double()  # type: ignore[attr-defined]
+        for i, (row, s) in enumerate(zip(whole, some, strict=True)):
+            start = len(str(s.task.prompt))  # a token a character
+            if kind is AutoModelForSequenceClassification:
+                found = out.logits[i, None].double()
+            elif kind is AutoModelForCausalLM:
+                answer = torch.tensor(ids[i][start:])
+                found = 0.5 * gained[i][mask[i]][start - 1 : -1].gather(1, answer[:, None]).sum(0, keepdim=True)
+            else:
+                ends = {"outcome": [-1], "step": [end - 1 for _, end in s.marks["step"]], "token": list(range(len(s.text)))}[card.grain]
+                found = values[i][mask[i]][start:][ends]
+            mine = fitted.readable(found.numpy(), card, False) if card.classes else found[:, 0].numpy()
+            atol = 2e-5 if dtype == "float64" else within  # transformers computes the norms in float32
+            np.testing.assert_allclose(row, mine, rtol=0, atol=atol)
 
 
 def test_a_fitted_model_is_a_reward(tmp_path: Path, body: str):
@@ -214,9 +223,35 @@ def test_a_fitted_model_is_a_reward(tmp_path: Path, body: str):
         parse(f"reward_model(path='{tmp_path / 'whole'}', aggregate='min')")
     with pytest.raises(Refused, match="is no folder of a fitted reward model"):
         parse(f"reward_model(path='{tmp_path}')")
-    fits.fit(recipe(tmp_path, body, "implicit_ce"), folder=tmp_path / "words")
-    with pytest.raises(Refused, match=r"write implicit\(model='rm', reference_model='start', beta=0.5\)"):
-        parse(f"reward_model(path='{tmp_path / 'words'}')")
+
+
+@pytest.mark.parametrize("name", ["implicit_ce", "dpo", "nca"])
+def test_without_a_head_it_is_measured_and_scores_by_its_log_ratio(tmp_path: Path, body: str, name: str, token_logprobs: Any):
+    """Against plain passes of both models over one row at a time: the held-out figures and the reward."""
+    found = fits.fit({**recipe(tmp_path, body, name), "held_out": 0.3}, folder=tmp_path / "fit")
+    now, before = (AutoModelForCausalLM.from_pretrained(p, dtype=torch.float64) for p in (tmp_path / "fit", body))
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "fit")
+
+    def ratio(prompt: str, text: str) -> float:
+        rows = [np.array(tokens(x)["input_ids"]) for x in (prompt, text)]
+        return 0.5 * float(sum((token_logprobs(now, *rows) - token_logprobs(before, *rows)).tolist()))
+
+    spec = read({**recipe(tmp_path, body, name), "held_out": 0.3})
+    held = fits.load(spec)[1].examples
+    each = [[ratio(str(e.prompt), a.text) for a in e.answers] for e in held]
+    right = [row[i] > row[j] for e, row in zip(held, each, strict=True) for i, j in e.pairs]
+    if name == "implicit_ce":
+        right = [(row[0] > 0) == (e.answers[0].outcome == 1) for e, row in zip(held, each, strict=True)]
+    assert found.held_out["n"] == len(right) > 5
+    assert found.held_out["accuracy"] == pytest.approx(np.mean(right))
+    assert 0 <= found.held_out["calibration_error_at_temperature"] <= 1
+    assert "- calibration error:" in (tmp_path / "fit" / "README.md").read_text()
+    some = samples()
+    values = scored(f"reward_model(path='{tmp_path / 'fit'}', probability=False)", some)
+    np.testing.assert_allclose(values, [ratio(str(s.task.prompt), s.text) for s in some], atol=1e-4)
+    if name == "implicit_ce":
+        likely = scored(f"reward_model(path='{tmp_path / 'fit'}')", some)
+        np.testing.assert_allclose(likely, 1 / (1 + np.exp(-values / found.held_out["temperature"])), atol=1e-6)
 
 
 def test_the_folder_says_what_it_is(tmp_path: Path, body: str):
@@ -265,12 +300,39 @@ def test_what_is_refused(tmp_path: Path, body: str, characters: Any, pairs: Any)
         fits.local(tmp_path / "fit")
 
 
-def test_a_wrong_pad_token_is_refused(tmp_path: Path, body: str):
-    fits.fit(recipe(tmp_path, body, "outcome_ce"), folder=tmp_path / "fit")
+GRAINS = ["outcome_ce", "two layers", "step_ce", "step_classes", "token_values", "implicit_ce"]
+
+
+@pytest.mark.parametrize("name", GRAINS)
+def test_a_wrong_pad_token_is_refused(tmp_path: Path, body: str, name: str):
+    fits.fit(recipe(tmp_path, body, name, epochs=1), folder=tmp_path / "fit")
     config = json.loads((tmp_path / "fit" / "config.json").read_text()) | {"pad_token_id": 5}
     (tmp_path / "fit" / "config.json").write_text(json.dumps(config))
     with pytest.raises(Refused, match=r"has the pad token 5 in its .* and 0 in its tokenizer"):
         fits.local(tmp_path / "fit")
+
+
+@pytest.mark.parametrize("name", GRAINS)
+def test_a_truncated_answer_is_told_with_its_row(tmp_path: Path, body: str, name: str):
+    """What stands before the cut has the scores that it has alone; steps and tokens behind it have none."""
+    fits.fit(recipe(tmp_path, body, name, epochs=1), folder=tmp_path / "fit")
+    grain = fits.folders.read(tmp_path / "fit").grain
+    short, long = (Sample(Task("t7", "1+2="), "1+2=3\n" * n) for n in (10, 12))  # the model has 64 positions: 4 and 60
+    for sample in (short, long):
+        mark(sample)
+    from guerdon.rewards import core
+
+    fn = core.get("reward_model").fn
+    with pytest.warns(UserWarning, match=r"Sample 1 \(task 't7'\) is truncated: 76 tokens, the model reads 64"):
+        [whole, cut] = fn([short, long], path=str(tmp_path / "fit"))
+    if grain == "outcome":
+        assert (whole.reason, cut.reason) == ("", "truncated: 76 tokens, cut to 64")
+        assert cut.value == pytest.approx(whole.value, abs=1e-5)
+    else:
+        scored = [x for x in cut if x is not None]
+        assert len(scored) == len(whole) == (10 if grain == "step" else 60)
+        np.testing.assert_allclose(scored, whole, atol=1e-5)
+        assert cut[: len(scored)] == scored
 
 
 def test_a_body_without_words_is_not_asked_for_them(tmp_path: Path, body: str):

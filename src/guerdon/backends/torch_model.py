@@ -67,8 +67,10 @@ class TorchModel:
             causal, tokenizer = copy.deepcopy(path[0]).to(kind), path[1]
         else:
             causal, tokenizer = load_pretrained(path, kind)
-            if (found := heads.saved(path)) is not None:
+            found = heads.saved(path)
+            if found is not None or (Path(path) / heads.CARD).exists():
                 heads.check_tokenizer(path, causal.config, tokenizer)
+            if found is not None:
                 self.speaks = heads.speaks(path, causal.config)
                 head, classes = head or found[0], found[1] if head in (None, found[0]) else classes
         self.causal: Any = causal.to(self.device).eval().requires_grad_(trainable and adapter is None)

@@ -63,8 +63,6 @@ def check(spec: FitRecipe) -> None:
     from guerdon.evals.bench import layouts
     from guerdon.evals.bench.run import find
 
-    if (spec.bench or spec.audit) and spec.heads is None:
-        raise Refused(f"bench and audit: {spec.loss.use!r} fits a model without head, which is no reward by itself; leave them out.")
     for name, data in spec.bench.items():
         if name == "processbench" and spec.learns not in ("steps", "tokens"):
             raise Refused(f"bench: processbench wants a score for each step, and {spec.loss.use!r} learns one for a whole answer.")

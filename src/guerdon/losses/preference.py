@@ -103,7 +103,7 @@ def dno(out: dict[str, Tensor], batch: Batch, eta: float = 0.1):
     return -(w * (s * F.logsigmoid(d) + (1 - s) * F.logsigmoid(-d))).sum(), pair_metrics(w, d)
 
 
-@loss(fields=("ref_logprobs",), unit="pair")
+@loss(fields=("ref_logprobs",), unit="pair", learns="pairs")
 def nca(out: dict[str, Tensor], batch: Batch, beta: float = 0.1):
     """sum over pairs of -w [log sigmoid(b_c) + (log sigmoid(-b_c) + log sigmoid(-b_r)) / 2], b = beta h of the chosen and rejected row.
 

@@ -157,6 +157,17 @@ def read_values(model: Model, units: Sequence[Unit], learns: str, chunk: int = 2
     return out
 
 
+def read_ratios(model: Model, units: Sequence[Unit], beta: float, chunk: int = 64) -> list[np.ndarray]:
+    """For each answer of each unit (1,): beta times what the model's log-probability of it gained on `ref_logprobs`."""
+    out: list[np.ndarray] = []
+    for at in range(0, len(units), chunk):
+        some = units[at : at + chunk]
+        found = model.forward(batch_of(some, torch.float64), ("logprobs",))[0]["logprobs"].double().sum(1).cpu().numpy()
+        before = [more["ref_logprobs"].sum() for u in some for more in u.fields]
+        out += [np.array([beta * (now - then)]) for now, then in zip(found, before, strict=True)]
+    return out
+
+
 def cache_states(model: Any, units: Sequence[Unit], learns: str, chunk: int = 32, done: Any = None) -> None:
     """Put into each unit the body's states that the loss reads, computed once, for a body that does not learn.
 

@@ -18,7 +18,7 @@ from guerdon.reward_models import folder
 from guerdon.reward_models.folder import Card
 from guerdon.reward_models.heads import values_after
 from guerdon.rewards import core
-from guerdon.rewards.likelihood import LONGEST, completion_ids, own_ids, prompt_ids, too_long
+from guerdon.rewards.likelihood import LONGEST, NONE, Forced, completion_ids, logprobs, own_ids, prompt_ids, too_long
 from guerdon.samples import Sample, Verdict
 from guerdon.spans import to_tokens
 
@@ -38,7 +38,6 @@ class FittedReward(core.Reward):
             return self
         card, file = folder.read(path), Path(path) / CARD
         together, whole = self.params.get("aggregate"), card.grain == "outcome"
-        _headed(card, path)
         if together is not None and whole:
             raise Refused(
                 f"reward_model(path={path!r}): it scores whole answers, so there is nothing to put together; leave out `aggregate`."
@@ -54,15 +53,15 @@ def fitted(
 
     aggregate: one number an answer from those of its steps (of tokens: those that end its steps): the least, their product, the last, their
     mean.  probability: sigmoid(r / T), T the temperature that was calibrated; None: where the labels were in 0 to 1. Of classes it is
-    the expected label, sum over k of p_k * class k.
+    the expected label, sum over k of p_k * class k. Without head r is beta log pi(answer) / pi_ref(answer), pi_ref the model that the fit
+    started from, opened where the fit found it (arXiv:2412.01981); `implicit` says it of each token.
     An answer is read without its end token. One longer than the model can read is cut, with a warning and a reason that say so; an empty
     one abstains, as do steps without tokens. The first use opens the model in this process.
     """
     if not path:
         raise Refused("reward_model needs the folder of a fitted model: reward_model(path='FOLDER').")
-    _headed(folder.read(path), path)
     card, model = opened(path, (Path(path) / CARD).stat().st_mtime_ns)
-    return score(model, card, sample, aggregate, probability)
+    return score(model, card, sample, aggregate, probability, started_from(card.reference) if card.reference else None)
 
 
 _lifted = core.reward(name="reward_model", batch=True)(fitted)
@@ -71,28 +70,36 @@ reward_model = FittedReward(**{name: getattr(_lifted, name) for name in core.Rew
 register("reward", "reward_model", fitted, reward=reward_model)
 
 
-def _headed(card: Card, path: str) -> None:
-    if card.head is None:
-        raise Refused(
-            f"{path} holds a model without head, which scores beside the one that it started from ({card.reference}): write "
-            f"implicit(model='rm', reference_model='start', beta={card.beta}) and name both models."
-        )
-
-
 @functools.lru_cache(maxsize=4)
 def opened(path: str, stamp: int) -> tuple[Card, Model]:
     """(what it is for, the model), opened once as long as the folder does not change."""
     return folder.read(path), find("backend", "local").fn(path, trainable=False)
 
 
+@functools.lru_cache(maxsize=4)
+def started_from(path: str) -> Model:
+    """The model that a fit without head started from. Raises Refused where it is no longer there."""
+    return find("backend", "local").fn(path, trainable=False)
+
+
 def score(
-    model: Model, card: Card, samples: Sequence[Sample], aggregate: Together | None = None, probability: bool | None = None
+    model: Model,
+    card: Card,
+    samples: Sequence[Sample],
+    aggregate: Together | None = None,
+    probability: bool | None = None,
+    reference: Model | None = None,
 ) -> list[Verdict | list[float | None]]:
-    """See `reward_model`."""
+    """See `reward_model`. reference: of a model without head."""
     refused = [too_long(s) for s in samples]
     limit = min(LONGEST, getattr(model, "longest", LONGEST))
     found = [_ids(model, s, limit) for s, why in zip(samples, refused, strict=True) if why is None]
-    values = iter(zip(found, values_after(model, [(prompt, ids) for prompt, ids, _ in found]) if found else [], strict=True))
+    asked = [(prompt, ids) for prompt, ids, _ in found]
+    if reference is not None:
+        read = log_ratios(model, reference, card.beta or 1.0, asked)
+    else:
+        read = values_after(model, asked) if asked else []
+    values = iter(zip(found, read, strict=True))
     likely = card.probability if probability is None else probability
     out: list[Verdict | list[float | None]] = []
     for row, (s, why) in enumerate(zip(samples, refused, strict=True)):
@@ -105,6 +112,13 @@ def score(
         reason = f"truncated: {cut} tokens, cut to {limit}" if cut else ""
         out.append(_verdict(model, card, s, ids, readable(raw, card, likely), aggregate, reason))
     return out
+
+
+def log_ratios(model: Model, reference: Model, beta: float, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """For each (prompt ids, completion ids) beta log pi / pi_ref of the completion up to each of its tokens (t,)."""
+    forced = [Forced(prompt, NONE, ids) for prompt, ids in rows]
+    both = zip(*(logprobs(one, forced) for one in (model, reference)), strict=True)
+    return [beta * np.cumsum(np.asarray(mine) - np.asarray(theirs)) for mine, theirs in both]
 
 
 def readable(raw: np.ndarray, card: Card, probability: bool) -> np.ndarray:

@@ -160,7 +160,7 @@ def fit(
         raise Interrupted(f"Interrupted; `guerdon fit --resume {path}` goes on from its last checkpoint.") from None
     except OSError as error:
         raise Broke(f"{path} could not be written ({error.strerror or error}); make room, then `guerdon fit --resume {path}`.") from error
-    values = rows.read_values(model, apart, spec.learns) if apart and spec.heads else []
+    values = rows.read_values(model, apart, spec.learns) if spec.heads else rows.read_ratios(model, apart, spec.settings["beta"])
     found = evaluated(spec, apart, values)
     card = card_of(spec, model, found)
     folders.write(model, card, path)

@@ -14,8 +14,8 @@ from guerdon.training.fit_recipe import FitRecipe
 
 
 def evaluated(spec: FitRecipe, units: Sequence[Unit], values: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Measures on held-out units from the head's values of each answer: how many judgements, their accuracy with its 95 % interval and,
-    where scores are logits, the temperature and the calibration error before and after it; {} without units or head.
+    """Measures on held-out units from the head's values of each answer, or its beta log pi / pi_ref: how many judgements, their accuracy
+    with its 95 % interval and, where scores are logits, the temperature and the calibration error before and after it; {} without units.
 
     A judgement is a pair (the chosen one is ahead), an answer, a labelled step or a token. For `outcome_mse` and `ordinal`: rmse and the
     rank correlation instead.
