@@ -236,7 +236,7 @@ def read(data: str | Path, layouts: Sequence[str], limit: int | None = None) -> 
     limit: the first so many items of each category. Raises Refused, with the nearest layout, for a file of another one, and for a row
     that lacks something.
     """
-    rows = _rows(data)
+    rows = _rows(data, layouts)
     if not rows:
         raise Refused(f"{data} has no rows; give one item a row.")
     first = rows[0][1]
@@ -288,11 +288,13 @@ def _limited(items: list[Item], limit: int | None) -> list[Item]:
     return out
 
 
-def _rows(data: str | Path) -> list[tuple[int, Data]]:
+def _rows(data: str | Path, layouts: Sequence[str]) -> list[tuple[int, Data]]:
     path = Path(data)
+    if path.is_dir():
+        return _hub_rows(str(data), layouts)
     if path.exists() or path.suffix in (".jsonl", ".json", ".parquet", ".gz") or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(data)):
         return file_rows(path)
-    return _hub_rows(str(data))
+    return _hub_rows(str(data), layouts)
 
 
 def file_rows(path: Path) -> list[tuple[int, Data]]:
@@ -315,20 +317,25 @@ def file_rows(path: Path) -> list[tuple[int, Data]]:
     return rows
 
 
-def _hub_rows(name: str) -> list[tuple[int, Data]]:
-    """The rows of a bench's own data set on a hub, by the package `datasets`."""
-    splits = next((layout.splits for layout in LAYOUTS.values() if layout.hub == name), ("test",))
+def _hub_rows(name: str, layouts: Sequence[str]) -> list[tuple[int, Data]]:
+    """The rows of a data set of a hub, or of a folder that is laid out as one, by the package `datasets`; each with its `split`.
+
+    Those of the splits that the bench is published with, or of the only one that is there. Raises Refused where that leaves it open.
+    """
     try:
         import datasets  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise Refused(
-            f"{name} is no file here, and reading it from a hub needs the package `datasets`; install it, or give a file with --data."
-        ) from None
+        raise Refused(f"{name} is no file here, and reading a data set needs the package `datasets`; install guerdon[hub].") from None
+    own = [layout for layout in LAYOUTS.values() if layout.hub == name] or [LAYOUTS[of] for of in layouts]
     try:
-        parts = [(split, datasets.load_dataset(name, split=split)) for split in splits]
+        there = datasets.get_dataset_split_names(name)
+        splits = next((layout.splits for layout in own if set(layout.splits) <= set(there)), there)
+        parts = [(split, datasets.load_dataset(name, split=split)) for split in splits] if splits is not there or len(there) == 1 else []
     except Exception as error:  # whatever the hub, the network or the package raises
-        raise Refused(f"{name} cannot be read from the hub: {type(error).__name__}: {error}. Give a file with --data.") from error
-    rows = [{**row, "split": row.get("split", split)} for split, part in parts for row in part]
+        raise Refused(f"{name} cannot be read as a data set: {type(error).__name__}: {error}. Give a file with --data.") from error
+    if not parts:
+        raise Refused(f"{name} has the splits {', '.join(there)}, not {' and '.join(own[0].splits)}; give the file of one with --data.")
+    rows = [{**row, "split": row.get("split") or split} for split, part in parts for row in part]
     return list(enumerate(rows, 1))
 
 
