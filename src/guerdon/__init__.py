@@ -22,10 +22,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from guerdon.annotation.core import annotator as annotator
+    from guerdon.annotation.verb import annotate_file as annotate  # noqa: F401
     from guerdon.envs.tools import Reply as Reply
     from guerdon.envs.tools import Turn as Turn
     from guerdon.envs.tools import tool as tool
     from guerdon.evals.audit import audit as audit
+    from guerdon.evals.bench import bench as bench
     from guerdon.evals.fitted import fit as fit
     from guerdon.recipe import Recipe as Recipe
     from guerdon.recipe import read as read_recipe  # noqa: F401
@@ -57,8 +60,11 @@ if TYPE_CHECKING:
     from guerdon.training.run import train as train
 
 _WHERE = {
+    "guerdon.annotation.core": ("annotator",),
+    "guerdon.annotation.verb": (("annotate", "annotate_file"),),
     "guerdon.envs.tools": ("Reply", "Turn", "tool"),
     "guerdon.evals.audit": ("audit",),
+    "guerdon.evals.bench": ("bench",),
     "guerdon.evals.fitted": ("fit",),
     "guerdon.recipe": ("Recipe", ("read_recipe", "read")),
     "guerdon.registry": ("Broke", "Refused"),
