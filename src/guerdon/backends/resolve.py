@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
+from transformers.utils.hub import cached_file
 
 from guerdon.envs.tiny import named_policy
 from guerdon.registry import Refused
@@ -93,6 +94,15 @@ def locate(path: str | os.PathLike[str]) -> tuple[str, dict[str, str]]:
     if name.startswith((".", "~", os.sep)) or name.count("/") > 1:
         raise Refused(f"There is no model folder {name!r}; check the path, or give a name such as 'smollm2'.")
     return name, {}
+
+
+def downloaded(path: str | os.PathLike[str]) -> str:
+    """The folder of a model that a name on the hub stands for, when it has been opened; other paths as they are."""
+    name = os.fspath(path)
+    if Path(name).expanduser().exists() or name.count("/") != 1:
+        return name
+    config = cached_file(name, "config.json", local_files_only=True, _raise_exceptions_for_missing_entries=False)
+    return name if config is None else str(Path(config).parent)
 
 
 def check_folder(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from guerdon.registry import Refused
 from guerdon.samples import Prompt
 
 
@@ -39,6 +40,22 @@ class Tokens:
         """(t,) ids of an answer, without the tokens that open a text, and the first of the end tokens behind it."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return np.asarray([*ids, *self.ends[:1].tolist()], dtype=np.int64)
+
+    def encode_turn(self, prompt: Prompt, answer: str) -> tuple[np.ndarray, np.ndarray]:
+        """(P,) and (t,) ids of a conversation and its answer as the chat template writes them, all that closes the answer's turn with it.
+
+        A prompt of text is the user's message. Raises Refused without a template.
+        """
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise Refused("This model's tokenizer has no chat template that could write the answer's turn; read plain text (chat=False).")
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        text = self.tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": answer}], tokenize=False)
+        ids = np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
+        before = self.encode(messages)
+        short = min(len(before), len(ids) - 1)
+        differs = before[:short] != ids[:short]
+        cut = max(int(differs.argmax()) if differs.any() else short, 1)
+        return ids[:cut], ids[cut:]
 
     def show(self, ids: np.ndarray) -> str:
         """The text of ids, special tokens included."""

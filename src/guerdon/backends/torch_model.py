@@ -20,7 +20,7 @@ from guerdon.backends.base import Completion, LossCall, Model, SamplingParams, U
 from guerdon.backends.checkpoint import existing, replacing
 from guerdon.backends.embeds import Embeds
 from guerdon.backends.gradients import Gradients
-from guerdon.backends.resolve import cache_floats, end_ids, exact_norms, load_pretrained, lora, positions_in_memory, quiet
+from guerdon.backends.resolve import cache_floats, downloaded, end_ids, exact_norms, load_pretrained, lora, positions_in_memory, quiet
 from guerdon.backends.softmax import projection, token_logprobs
 from guerdon.backends.tokens import Stops, Tokens
 from guerdon.registry import Broke, Refused, find
@@ -67,6 +67,7 @@ class TorchModel:
             causal, tokenizer = copy.deepcopy(path[0]).to(kind), path[1]
         else:
             causal, tokenizer = load_pretrained(path, kind)
+            path = downloaded(path)
             found = heads.saved(path)
             if found is not None or (Path(path) / heads.CARD).exists():
                 heads.check_tokenizer(path, causal.config, tokenizer)

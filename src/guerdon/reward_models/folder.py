@@ -47,6 +47,8 @@ def read(path: str | Path) -> Card:
     if not file.exists():
         unfinished = (Path(path) / "checkpoints").is_dir()
         hint = f"its fit is not finished: `guerdon fit --resume {path}`" if unfinished else "`guerdon fit` writes such a folder"
+        if (Path(path) / "config.json").exists() and "ForSequenceClassification" in (Path(path) / "config.json").read_text():
+            hint = f"a classifier that transformers saved is orm(model='rm', chat=True) with rm={path} among the models"
         raise Refused(f"{path} is no folder of a fitted reward model (it has no {CARD}); {hint}.")
     return Card(**json.loads(file.read_text()))
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from guerdon.registry import Refused
 from guerdon.rewards.core import reward
-from guerdon.rewards.likelihood import encode, own_ids, too_long
+from guerdon.rewards.likelihood import LONGEST, encode, own_ids, too_long
 from guerdon.samples import Grain, Rewards, Sample, Task, Verdict, collate
 from guerdon.spans import to_tokens
 
@@ -58,17 +59,29 @@ def own_tokens(model: Model, sample: Sample) -> tuple[np.ndarray, np.ndarray, np
     return model.encode(sample.task.prompt), ids, model.decode(ids)[1]
 
 
-@reward(batch=True)
-def orm(sample: Sequence[Sample], model: Any = "orm", sigmoid: bool = False) -> list[Verdict]:
-    """The scalar head of `model` (opened with head: scalar) after the last token of the completion, its end token among them.
+def chat_tokens(model: Model, sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same as the model's chat template writes the conversation, with what closes the answer's turn."""
+    tokens = getattr(model, "tokens", None)
+    if tokens is None:
+        raise Refused("chat=True needs a model with a chat template, and this one has none; leave it out.")
+    prompt, ids = tokens.encode_turn(sample.task.prompt, sample.text)
+    return prompt, ids, model.decode(ids)[1]
 
-    sigmoid: as a probability. Abstained for an empty completion; hostile for a text that is too long.
+
+@reward(batch=True)
+def orm(sample: Sequence[Sample], model: Any = "orm", sigmoid: bool = False, chat: bool = False) -> list[Verdict]:
+    """The scalar head of `model` after the last token of the completion, its end token among them where the policy wrote one.
+
+    model: opened with head: scalar, or a classifier with one label that transformers saved, which brings its own head.  sigmoid: as a
+    probability.  chat: the conversation as the model's chat template writes it, the answer's closing tokens among them: what most published
+    reward models were fitted on. Abstained for an empty completion; failed for more tokens than the model reads; hostile for a text that is
+    too long.
     """
 
     def last(values: np.ndarray, ends: list[int]) -> Verdict:
         return Verdict(float(values[-1])) if len(values) else Verdict.abstain("the completion is empty")
 
-    return _read(model, sample, sigmoid, last)
+    return _read(model, sample, sigmoid, last, chat_tokens if chat else own_tokens)
 
 
 @reward(batch=True, grain="step")
@@ -84,18 +97,26 @@ def prm(sample: Sequence[Sample], model: Any = "prm", sigmoid: bool = False) -> 
     return _read(model, sample, sigmoid, steps)
 
 
-def _read(model: Model, samples: Sequence[Sample], sigmoid: bool, take: Callable[[np.ndarray, list[int]], Any]) -> list[Any]:
+def _read(
+    model: Model,
+    samples: Sequence[Sample],
+    sigmoid: bool,
+    take: Callable[[np.ndarray, list[int]], Any],
+    tokens: Callable[[Model, Sample], tuple[np.ndarray, np.ndarray, np.ndarray]] = own_tokens,
+) -> list[Any]:
     """take(values (t,) after each token, where each step ends: 0 for one without tokens) of every sample that is not too long."""
-    refused = [too_long(s) for s in samples]
-    found = [own_tokens(model, s) for s, why in zip(samples, refused, strict=True) if why is None]
-    values = values_after(model, [(prompt, ids) for prompt, ids, _ in found]) if found else []
-    taken = iter(zip(found, values, strict=True))
-    out: list[Any] = []
-    for s, why in zip(samples, refused, strict=True):
-        if why is not None:
-            out.append(why)
-            continue
-        (_, _, offsets), v = next(taken)
-        ends = [end if end > start else 0 for start, end in to_tokens(s.marks.get("step", []), offsets)]
-        out.append(take(1 / (1 + np.exp(-v)) if sigmoid else v, ends))
+    longest = getattr(model, "longest", LONGEST)
+    out: list[Any] = [too_long(s) for s in samples]
+    found: list[tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]]] = []
+    for i, s in enumerate(samples):
+        if out[i] is None:
+            row = tokens(model, s)
+            if (size := len(row[0]) + len(row[1])) > longest:
+                out[i] = Verdict.fail(f"{size} tokens, and the model reads {longest}")
+            else:
+                found.append((i, row))
+    values = values_after(model, [(prompt, ids) for _, (prompt, ids, _) in found]) if found else []
+    for (i, (_, _, offsets)), v in zip(found, values, strict=True):
+        ends = [end if end > start else 0 for start, end in to_tokens(samples[i].marks.get("step", []), offsets)]
+        out[i] = take(1 / (1 + np.exp(-v)) if sigmoid else v, ends)
     return out
