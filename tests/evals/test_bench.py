@@ -235,6 +235,7 @@ def test_best_of_n_from_rows_of_answers(write: Write) -> None:
     # p: the right one is in a pair of four with 1/2; q: the wrong one wins in 1/2 of the pairs
     assert report.curves["best of n"].value == pytest.approx([0.5, (0.5 + 0.5) / 2, 0.5])
     assert report.curves["any of n is right"].value == pytest.approx([0.5, 0.75, 1.0])
+    assert all(0 <= x <= 1 for curve in report.curves.values() for x in (*curve.low, *curve.high) if x is not None)
     assert report.curves["majority vote"].value[-1] == 0.5  # p: 2 wins; q: 3 wins
     assert report.curves["weighted vote"].value[-1] == 0.0  # p: 2 has 1.1; q: 1 has 0.9, 3 has 0.7
     assert report.failed == 1

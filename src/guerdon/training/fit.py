@@ -34,6 +34,7 @@ from guerdon.reward_models import fit as rows
 from guerdon.reward_models import folder as folders
 from guerdon.reward_models.fit import Unit
 from guerdon.reward_models.online import ready
+from guerdon.scoring.show import meter
 from guerdon.training.fit_card import evaluated, lines
 from guerdon.training.fit_recipe import FitData, FitRecipe, plain, read
 from guerdon.training.folder import replace_file
@@ -163,8 +164,8 @@ def fit(
     values = rows.read_values(model, apart, spec.learns) if spec.heads else rows.read_ratios(model, apart, spec.settings["beta"])
     found = evaluated(spec, apart, values)
     card = card_of(spec, model, found)
-    folders.write(model, card, path)
     (path / "README.md").write_text(folders.readme(spec.name, lines(spec, data, held, len(apart), curve, found)))
+    folders.write(model, card, path)  # behind the model card: a folder with a `fitted.json` is whole
     shutil.rmtree(path / "checkpoints", ignore_errors=True)
     return Result(path, curve, found, data.rejected + held.rejected, cut)
 
@@ -250,14 +251,16 @@ def fill(model: Any, spec: FitRecipe, units: Sequence[Unit]) -> None:
     """What the loss needs beside the labels: labels of tokens, log-probabilities of the model as it starts, states of a frozen body."""
     if spec.learns == "tokens":
         rows.label_tokens(units)
-    if "ref_logprobs" in spec.about.get("fields", ()):
-        for at in range(0, len(units), 64):
-            some = units[at : at + 64]
-            found = iter(model.forward(rows.batch_of(some), ("logprobs",))[0]["logprobs"].double().cpu().numpy())
-            for u in some:
-                u.fields = [{"ref_logprobs": row[: len(s.ids)]} for s, row in zip(u.samples, found, strict=False)]  # type: ignore[arg-type]
-    if spec.body == "frozen":
-        rows.cache_states(model, units, spec.learns)
+    with meter("examples") as progress:
+        if "ref_logprobs" in spec.about.get("fields", ()):
+            for at in range(0, len(units), 64):
+                some = units[at : at + 64]
+                found = iter(model.forward(rows.batch_of(some), ("logprobs",))[0]["logprobs"].double().cpu().numpy())
+                for u in some:
+                    u.fields = [{"ref_logprobs": row[: len(s.ids)]} for s, row in zip(u.samples, found, strict=False)]  # type: ignore[arg-type]
+                progress((at + len(some)) / len(units), at + len(some))
+        if spec.body == "frozen":
+            rows.cache_states(model, units, spec.learns, done=lambda n: progress(n / len(units), n))
 
 
 def train(model: Any, spec: FitRecipe, units: Sequence[Unit], path: Path) -> list[dict[str, float]]:

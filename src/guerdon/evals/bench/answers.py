@@ -36,11 +36,12 @@ def best_of_n(report: Report, items: Sequence[Item], scored: Scored, options: Op
         ]),
         "any of n is right": np.array([[curves.pass_at_n(np.array(item.right), n) for n in ns] for item in items]),
     }  # fmt: skip
-    report.curves = {name: curves.Curve.of(ns, values) for name, values in tables.items()}
+    bounds = UNIT if all(((g >= 0) & (g <= 1)).all() for g in gold) else (-np.inf, np.inf)
+    report.curves = {name: curves.Curve.of(ns, values, bounds) for name, values in tables.items()}
     report.metric = f"expected truth of the best of n = {ns[-1]} answers by the score"
     table = Table(items, scores, np.ones(len(items), dtype=bool))
     best = tables["best of n"][:, -1]
-    report.lines += [*_unbounded(table, best), Line.of("all", len(items), report.curves["best of n"].at(-1))]
+    report.lines += [*_by_category(table, best, bounds), Line.of("all", len(items), report.curves["best of n"].at(-1))]
     report.more[f"n = {ns[-1]}, and one answer"] = [
         *(Line.of(name, len(items), curve.at(-1)) for name, curve in report.curves.items()),
         Line.of("n = 1", len(items), report.curves["best of n"].at(0)),
@@ -50,9 +51,9 @@ def best_of_n(report: Report, items: Sequence[Item], scored: Scored, options: Op
         report.notes.append("The scores leave [0, 1], so that votes weigh sigmoid(score).")
 
 
-def _unbounded(table: Table, values: np.ndarray) -> list[Line]:
+def _by_category(table: Table, values: np.ndarray, bounds: tuple[float, float] = (-np.inf, np.inf)) -> list[Line]:
     groups = table.groups(lambda item: item.category)
-    return [Line.of(name, len(rows), bootstrap([values[rows]])) for name, rows in groups.items()] if len(groups) > 1 else []
+    return [Line.of(name, len(rows), bootstrap([values[rows]], bounds=bounds)) for name, rows in groups.items()] if len(groups) > 1 else []
 
 
 def _sizes(items: Sequence[Item], least: str = "") -> list[int]:
@@ -93,7 +94,7 @@ def overoptimization(report: Report, items: Sequence[Item], scored: Scored, opti
     report.kl = curves.kl(np.array(ns)).tolist()
     report.metric = f"gold of the best of n = {ns[-1]} answers by the proxy"
     table = Table([item for item, _, _ in kept], [], np.ones(len(kept), dtype=bool))
-    report.lines += [*_unbounded(table, gold[:, -1]), Line.of("all", len(kept), report.curves["gold"].at(-1))]
+    report.lines += [*_by_category(table, gold[:, -1]), Line.of("all", len(kept), report.curves["gold"].at(-1))]
     peak = int(gold.mean(0).argmax())
     falls = bootstrap([gold], lambda means: means[0][..., peak] - means[0][..., -1])
     report.more["gold"] = [

@@ -35,9 +35,9 @@ class Curve:
     high: list[float | None]
 
     @staticmethod
-    def of(n: Sequence[int], table: Float[np.ndarray, "p n"]) -> Curve:
-        """table: a row a prompt, a column an n."""
-        found = [bootstrap([column]) for column in table.T]
+    def of(n: Sequence[int], table: Float[np.ndarray, "p n"], bounds: tuple[float, float] = (-np.inf, np.inf)) -> Curve:
+        """table: a row a prompt, a column an n. bounds: what no mean can leave."""
+        found = [bootstrap([column], bounds=bounds) for column in table.T]
         return Curve(list(n), [x.mean for x in found], [x.low for x in found], [x.high for x in found])
 
     def at(self, i: int) -> Interval:
