@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
+from _chain_solver import truth_of_equations
 from _chain_writer import writer
 
 from guerdon.samples import Context, Sample
@@ -64,6 +65,22 @@ def best_threshold(scores: Sequence[np.ndarray], real: np.ndarray) -> float:
     return float(max(tried, key=lambda at: f1(scores, real, at)["f1"]))
 
 
-def first_errors(truth: Sequence[np.ndarray]) -> np.ndarray:
-    """(n,) the first wrong operation of each answer, from `truth_of_equations`; -1 where there is none."""
-    return np.array([int((~row).argmax()) if not row.all() else -1 for row in truth])
+def first_errors(samples: Sequence[Sample]) -> np.ndarray:
+    """(n,) the first wrong operation of each answer; -1 where there is none."""
+    return np.array([-1 if row.all() else int((~row).argmax()) for row in truth_of_equations(samples)])
+
+
+def first_error_auc(scores: Sequence[np.ndarray], samples: Sequence[Sample]) -> float:
+    """How often a wrong answer's first wrong step has a lower score than a step of its own before it, over all such pairs; ties half."""
+    below, pairs = 0.0, 0
+    for row, first in zip(scores, first_errors(samples), strict=True):
+        if first > 0:
+            before = row[:first]
+            below += float((before > row[first]).sum() + (before == row[first]).sum() / 2)
+            pairs += int(first)
+    return below / pairs
+
+
+def of_steps(tokens: np.ndarray, samples: Sequence[Sample], put: Callable[[np.ndarray], float]) -> list[np.ndarray]:
+    """Scores of tokens (n, t) as one number a step."""
+    return [np.array([put(row[a:b]) for a, b in s.spans["step"]]) for row, s in zip(tokens, samples, strict=True)]

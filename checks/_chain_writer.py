@@ -28,7 +28,7 @@ CHAINS, PAGES, SUMS = 16, 8, 16
 
 def chains(n: int, seed: int, each: int = 1, **how: Any) -> tuple[list[Sample], Context]:
     """The solver's answers to n tasks, and the context that labels them."""
-    return answered(n, each, seed, slip=SLIP, most=MOST, equations=True, **how)
+    return answered(n, each, seed, most=MOST, equations=True, **({"slip": SLIP} | how))
 
 
 def writer() -> Path:
