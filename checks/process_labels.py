@@ -155,13 +155,19 @@ def verdicts(found: dict[str, list[Any]]) -> dict[str, bool]:
 def report(found: dict[str, list[Any]], folder: Path) -> str:
     picture(found, folder / "process_labels.png")
     columns = ("f1", "wrong", "right", "f1 at 0.5", "auc", "rollouts", f"best of {BEST}", "pass@1", "oracle", "closed")
-    lines = [f"{'':24s}" + "".join(f"{name:>12s}" for name in columns)]
+    lines = [f"{'':22s}" + "".join(f"{name:>14s}" for name in columns)]
+
+    def cell(numbers: list[float] | None) -> str:
+        if numbers is None:
+            return f"{'':14s}"
+        if max(numbers) > 100:
+            return f"{np.mean(numbers):14,.0f}"
+        return f"{np.mean(numbers):.3f} ({min(numbers):.2f})".rjust(14)
+
     for variant, runs in found.items():
-        cells = [[run[name] for run in runs] if name in runs[0] else None for name in columns]
-        lines.append(f"{variant:24s}" + "".join(f"{'':>12s}" if c is None else f"{np.mean(c):>12.4g}" for c in cells))
-        lines.append(f"{'':24s}" + "".join(f"{'':>12s}" if c is None else f"{min(c):>6.4g}-{max(c):<5.4g}" for c in cells))
+        lines.append(f"{variant:22s}" + "".join(cell([run[name] for run in runs] if name in runs[0] else None) for name in columns))
     lines += [f"{name}: {'held' if ok else 'did not hold'}" for name, ok in verdicts(found).items()]
-    return "\n".join([*lines, f"mean over {len(SEEDS)} seeds, and least to most"])
+    return "\n".join([*lines, f"means over {len(SEEDS)} seeds, the least in brackets"])
 
 
 def picture(found: dict[str, list[Any]], path: Path) -> None:
