@@ -52,6 +52,11 @@ def stated_steps(steps: list[str]) -> list[float]:
     return [float(step.split()[-1]) for step in steps]
 
 
+@g.reward(name="bench_tokens", inline=True, grain="token")
+def stated_tokens(text: str) -> list[float]:
+    return [1.0 for _ in text]
+
+
 def pair(i: int, subset: str, chosen: float | str, rejected: float | str) -> dict[str, Any]:
     return {"id": i, "prompt": f"p{i}", "chosen": f"c {chosen}", "rejected": f"r {rejected}", "subset": subset}
 
@@ -190,6 +195,8 @@ def test_processbench_f1_by_hand(write: Write) -> None:
         bench("processbench", data, reward="bench_steps", threshold="gsmk")
     with pytest.raises(Refused, match="one score for a whole answer"):
         bench("processbench", data, reward="bench_stated")
+    with pytest.raises(Refused, match=r"`bench_tokens` gives \d+ scores for the 3 steps of item 'gsm8k-0'; use one of steps"):
+        bench("processbench", data, reward="bench_tokens")
     said = [{"id": row["id"], "prediction": row["label"]} for row in rows]
     assert bench("processbench", data, scores=write("said.jsonl", said)).overall.value == 1
     said[0]["prediction"] = None

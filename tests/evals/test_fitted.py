@@ -66,6 +66,20 @@ def test_a_fit_is_measured_and_its_card_is_whole(recipe: dict[str, Any], tmp_pat
         fitted.fit(resume=path)
 
 
+def test_a_model_of_steps_is_benched_by_its_steps(recipe: dict[str, Any], tmp_path: Path):
+    steps, rows = tmp_path / "steps.jsonl", tmp_path / "pb.jsonl"
+    steps.write_text("".join(json.dumps({"prompt": f"{a}+{b}=", "steps": ["1\n", str(b)], "labels": [1, b % 2]}) + "\n" for a, b in SUMS))
+    rows.write_text(
+        "".join(json.dumps({"id": f"x-{a}{b}", "problem": f"{a}+{b}=", "steps": ["1", str(b)], "label": b % 2 - 1}) + "\n" for a, b in SUMS)
+    )
+    path = tmp_path / "fit"
+    fitted.fit(recipe, f"data={steps}", f"bench={{processbench: {rows}}}", "loss=step_ce", "train.lr=0.1", "train.epochs=5", folder=path)
+    report = bench("processbench", rows, reward=f"reward_model(path='{path}')")
+    assert page.table(report.lines) in folders.parts(path, "Bench")["processbench"]
+    with pytest.raises(Refused, match="'token_values' learns one for each token"):
+        fitted.fit(recipe, f"bench={{processbench: {rows}}}", "loss=token_values", folder=tmp_path / "other")
+
+
 def test_the_verbs_write_into_the_card(recipe: dict[str, Any], tmp_path: Path):
     path = tmp_path / "fit"
     fitted.fit({**recipe, "bench": {}, "audit": None}, folder=path)

@@ -64,8 +64,9 @@ def check(spec: FitRecipe) -> None:
     from guerdon.evals.bench.run import find
 
     for name, data in spec.bench.items():
-        if name == "processbench" and spec.learns not in ("steps", "tokens"):
-            raise Refused(f"bench: processbench wants a score for each step, and {spec.loss.use!r} learns one for a whole answer.")
+        if name == "processbench" and spec.learns != "steps":
+            each = "each token" if spec.learns == "tokens" else "a whole answer"
+            raise Refused(f"bench: processbench wants a score for each step, and {spec.loss.use!r} learns one for {each}.")
         layouts.read(data, find(name).layouts)
     if spec.audit:
         read_tasks(spec.audit)
@@ -97,12 +98,13 @@ def _measure(name: str, spec: FitRecipe, folder: Path) -> None:
     from guerdon.evals.bench import page as bench_page
     from guerdon.scoring.show import meter
 
-    whole = "" if name == "processbench" or folders.read(folder).grain == "outcome" else ", aggregate='min'"
-    reward = f"reward_model(path={str(folder)!r}{whole})"
+    reward = f"reward_model(path={str(folder)!r})"
     with meter() as progress:
         if name == "audit":
             assert spec.audit is not None
             tasks, answers = audit.read(spec.audit)
+            if folders.read(folder).grain != "outcome":
+                reward = f"reward_model(path={str(folder)!r}, aggregate='min')"
             report = audit.audit(reward, tasks, answers=answers, tick=lambda stage, done, total: progress(done / max(total, 1), done))
             folders.add_section(folder, "Audit", audit_page.short(report))
         else:

@@ -246,6 +246,9 @@ def _named(name: str, line: Line) -> Line:
 
 def processbench(report: Report, items: Sequence[Item], scored: Scored, options: Options) -> None:
     steps = [scored.steps(i) for i in range(len(items))]
+    for item, row in zip(items, steps, strict=True):
+        if row is not None and len(row) > len(item.steps[0]):
+            raise Refused(f"{scored.by} gives {len(row)} scores for the {len(item.steps[0])} steps of item {item.id!r}; use one of steps.")
     table = Table(items, [], np.array([row is not None for row in steps]))
     groups = table.groups(lambda item: item.category)
     threshold = options.threshold
