@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 
+from guerdon.registry import find
 from guerdon.reward_models import implicit, implicit_ce
 from guerdon.reward_models.implicit import moved
 from guerdon.samples import HOSTILE, Grain, Rewards, Sample, Task, collate
@@ -112,3 +114,26 @@ def test_the_gradient_of_implicit_ce_by_hand(awkward, seed):
         o = min(1.0, max(0.0, float(batch.outcome[i])))
         expected = float(batch.weights[i].max()) * 0.3 * (1 / (1 + np.exp(-z)) - o)
         np.testing.assert_allclose(grad[i, counted], expected, atol=1e-9)
+
+
+def test_running_sums_are_soft_values():
+    """Where log pi / pi_ref = (r - its soft mean) / beta, the sum up to t is beta log E_ref[exp(r / beta) | y_<=t], here by enumeration,
+    less that of the empty answer. Three symbols, answers of three."""
+    rng, beta, prompt = np.random.default_rng(3), 0.7, np.array([100])
+    ref, model = (find("backend", "tabular").fn(vocab="abc", trainable=False) for _ in range(2))
+    chance = {y: rng.dirichlet(np.ones(3)) for t in range(3) for y in itertools.product(range(3), repeat=t)}
+    reward = {y: rng.normal() for y in itertools.product(range(3), repeat=3)}
+
+    def soft(y: tuple[int, ...]) -> float:
+        return np.exp(reward[y] / beta) if len(y) == 3 else sum(chance[y][c] * soft((*y, c)) for c in range(3))
+
+    for y, p in chance.items():
+        tilted = [p[c] * soft((*y, c)) / soft(y) for c in range(3)]
+        for table, row in ((ref, p), (model, tilted)):
+            table.set_logits(np.append(prompt, y).astype(np.int64), [*np.log(row), -np.inf])
+    for y in reward:
+        ids = np.array(y)
+        text, offsets = ref.decode(ids)
+        (found,) = implicit.fn([Sample(Task("t", "a"), text, prompt, ids, offsets, np.ones(3, bool))], model, ref, beta=beta)
+        expected = [beta * np.log(soft(y[: t + 1]) / soft(())) for t in range(3)]
+        np.testing.assert_allclose(np.cumsum(found), expected, atol=1e-9)
