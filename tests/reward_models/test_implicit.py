@@ -15,7 +15,7 @@ from hypothesis import given
 from guerdon.registry import find
 from guerdon.reward_models import implicit, implicit_ce
 from guerdon.reward_models.implicit import moved
-from guerdon.samples import HOSTILE, Grain, Rewards, Sample, Task, collate
+from guerdon.samples import HOSTILE, Grain, Rewards, Sample, State, Task, collate
 
 TEXTS = [("1+2=", "3\n"), ("1+2=", "1+2\n3\n=3"), ("12-3+4=", "9+4\n13\n\n13"), ("7=", "7")]
 
@@ -59,6 +59,9 @@ def test_a_text_without_tokens_and_one_that_is_too_long(two: Any):
     assert len(implicit.fn([alone], model, reference)[0]) == 2
     long = implicit.fn([Sample(Task("t", "1="), "1" * 200_000)], model, reference)[0]
     assert long.reason.startswith(HOSTILE)
+    more = implicit.fn([Sample(Task("t", "1="), "1" * 80)], model, reference)[0]
+    assert more.state == State.FAILED
+    assert more.reason == "82 tokens, and the model reads 64"
 
 
 def test_a_model_with_another_tokenizer_speaks_of_the_policys_tokens(pairs: Any, characters: Any, write: Any, token_logprobs: Any):

@@ -32,8 +32,12 @@ class Forced(NamedTuple):
 
 
 def logprobs(model: Model, rows: Sequence[Forced | Verdict], temperature: float = 1.0) -> list[np.ndarray | Verdict]:
-    """For each row log pi(target_j | prompt, before, target_<j), (m,); a verdict stays what it is."""
-    out = [row if isinstance(row, Verdict) else _too_long(row) or np.zeros(0) for row in rows]
+    """For each row log pi(target_j | prompt, before, target_<j), (m,); a verdict stays what it is.
+
+    Hostile for a row of more than LONGEST tokens, failed for one of more than the model reads.
+    """
+    longest = getattr(model, "longest", LONGEST)
+    out = [row if isinstance(row, Verdict) else _too_long(row, longest) or np.zeros(0) for row in rows]
     todo = [(i, row) for i, row in enumerate(rows) if isinstance(row, Forced) and not isinstance(out[i], Verdict) and len(row.target)]
     if not todo:
         return out
@@ -49,9 +53,11 @@ def logprobs(model: Model, rows: Sequence[Forced | Verdict], temperature: float 
     return out
 
 
-def _too_long(row: Forced) -> Verdict | None:
+def _too_long(row: Forced, longest: int) -> Verdict | None:
     size = len(row.prompt) + len(row.before) + len(row.target)
-    return Verdict(0.0, f"{HOSTILE}: {size} tokens to be scored, more than {LONGEST}") if size > LONGEST else None
+    if size > LONGEST:
+        return Verdict(0.0, f"{HOSTILE}: {size} tokens to be scored, more than {LONGEST}")
+    return Verdict.fail(f"{size} tokens, and the model reads {longest}") if size > longest else None
 
 
 def too_long(sample: Sample, wrong: float = 0.0) -> Verdict | None:
