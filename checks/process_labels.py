@@ -3,7 +3,7 @@
 A simulated solver slips at 5 % of the steps and does not recover, so that the truth of every step is known and about half of the answers
 are wrong; for the two variants with "recovery" it slips at 8 % and comes back to the true value at 5 % of the steps behind a wrong one,
 where rollouts come right behind errors. Every model starts from the same taught transformer (`_chain_writer`). It learns from 1,600
-answers; in recovery from 4,000, or from those of them that consensus keeps; of tokens from 600 tasks answered 8 times, whose outcomes are
+answers; in recovery from 2,400, or from those of them that consensus keeps; of tokens from 600 tasks answered 8 times, whose outcomes are
 all it sees. It is tested on 300 answers to other tasks; thresholds are chosen on 200 more, as ProcessBench chooses them.
 Best-of-16 is of 60 tasks.
 """
@@ -11,9 +11,9 @@ Best-of-16 is of 60 tasks.
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,8 @@ CLAIM = (
 SEEDS = (0, 1, 2)
 OF_TOKENS = ("token values", "outcome on every token")
 VARIANTS = ("monte carlo, hard", "monte carlo, soft", "omegaprm", *OF_TOKENS, "implicit", "recovery: monte carlo", "recovery: consensus")
-ANSWERS, IN_RECOVERY, TASKS_OF_TOKENS, EACH = 1600, 4000, 600, 8
-READ, READ_IN_RECOVERY = 3200, 6000
+ANSWERS, IN_RECOVERY, TASKS_OF_TOKENS, EACH = 1600, 2400, 600, 8
+READ, READ_IN_RECOVERY = 3200, 4800
 """Answers that a fit on step labels reads, each as often as it takes: leaving some out does not shorten the fit."""
 TESTED, CHOSEN, TASKS, BEST = 300, 200, 60, 16
 RECOVERY: dict[str, Any] = {"slip": 0.08, "recover": 0.05}
@@ -81,7 +81,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
         assert right is not None
         rows = [{"prompt": s.task.prompt, "completion": s.text, "label": float(y)} for s, y in zip(samples, right.value, strict=True)]
         if variant == OF_TOKENS[1]:
-            vars(sys.modules["guerdon.reward_models.fit"])["prefix_values"] = spread_out
+            vars(import_module("guerdon.reward_models.fit"))["prefix_values"] = spread_out
     else:
         labels = labelled(variant, samples, context)
         rows = step_rows(samples, labels.value)

@@ -167,7 +167,8 @@ class TorchModel:
                 "values": (0, t),
             }
             return {name: torch.zeros(empty[name]) for name in want}, used
-        parts, used = self._split(batch, 8 * self.micro_tokens)  # nothing is kept for a backward pass
+        most = 8 * self.micro_tokens  # nothing is kept for a backward pass
+        parts, used = self._split(batch, min(most, prefix.WIDEST.get(self.device.type, most)))
         for part in parts:
             small, index = self._micro(batch, part)
             with torch.no_grad(), self.cast():
