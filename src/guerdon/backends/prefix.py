@@ -158,7 +158,7 @@ PASS = {"cpu": 64, "cuda": 4096}
 """What a pass costs by itself, in positions that it could have computed instead; about, for small models."""
 
 WIDEST = {"cpu": 2048}
-"""Positions of a pass without gradient, where more do not help: a processor's caches hold no more activations, and a wider pass is slower."""
+"""Positions of a pass without gradient beyond which it gets slower: a processor's caches hold no more activations."""
 
 
 @dataclass(frozen=True)
