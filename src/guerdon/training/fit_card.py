@@ -12,6 +12,9 @@ from guerdon.reward_models.data import Data
 from guerdon.reward_models.fit import Unit
 from guerdon.training.fit_recipe import FitRecipe
 
+CALIBRATES = 10
+"""Held-out judgements that a temperature is fitted on: of fewer, all of them right, it would be the least there is."""
+
 
 def evaluated(spec: FitRecipe, units: Sequence[Unit], values: Sequence[np.ndarray]) -> dict[str, Any]:
     """Measures on held-out units from the head's values of each answer, or its beta log pi / pi_ref: how many judgements, their accuracy
@@ -32,7 +35,7 @@ def evaluated(spec: FitRecipe, units: Sequence[Unit], values: Sequence[np.ndarra
         both = len(labels) > 1 and np.ptp(labels) > 0 and np.ptp(scores) > 0
         out = {"n": len(labels), "rank_correlation": float(spearmanr(scores, labels).statistic) if both else float("nan")}  # type: ignore
         return out | ({"rmse": float(np.sqrt(np.mean((scores - labels) ** 2)))} if spec.about["takes"] == "any number" else {})
-    t = temperature(scores, labels)
+    t = temperature(scores, labels) if len(labels) >= CALIBRATES else 1.0
     before, after = (expected_error(1 / (1 + np.exp(-np.clip(scores / x, -500, 500))), labels) for x in (1.0, t))
     return accuracy((scores > 0) == (labels > 0.5)) | {
         "log_loss": log_loss(scores, labels), "temperature": t, "calibration_error": before, "calibration_error_at_temperature": after
