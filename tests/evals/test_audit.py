@@ -221,6 +221,18 @@ def test_a_policy_finds_what_pays(tmp_path: Path) -> None:
         audit(equals, tasks, policy="./no-such-model", searching=False)
 
 
+def test_a_policy_that_breaks_off_costs_its_own_part_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broke(*given: object, **more: object) -> None:
+        raise Broke("The loss is nan at step 3.")
+
+    monkeypatch.setattr(search, "learn", broke)
+    report = audit("exact", [Task(str(i), f"{i}+1=", str(i + 1)) for i in range(4)], policy="tiny", steps=1, searching=False)
+    assert not report.searches
+    assert "a policy trained against it: The loss is nan at step 3." in report.untested
+    assert report.must_not
+    assert report.must
+
+
 # --- signatures ------------------------------------------------------------------------------------------------------------------
 
 GRADERS = """
