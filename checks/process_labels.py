@@ -41,7 +41,7 @@ SEEDS = (0, 1, 2)
 OF_TOKENS = ("token values", "outcome on every token")
 VARIANTS = ("monte carlo, hard", "monte carlo, soft", "omegaprm", *OF_TOKENS, "implicit", "recovery: monte carlo", "recovery: consensus")
 ANSWERS, IN_RECOVERY, TASKS_OF_TOKENS, EACH = 1600, 2400, 600, 8
-READ, READ_IN_RECOVERY = 3200, 4800
+READ = 4800
 """Answers that a fit on step labels reads, each as often as it takes: leaving some out does not shorten the fit."""
 TESTED, CHOSEN, TASKS, BEST = 300, 200, 60, 16
 RECOVERY: dict[str, Any] = {"slip": 0.08, "recover": 0.05}
@@ -87,7 +87,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
         rows = step_rows(samples, labels.value)
         cost = {"rollouts": labels.cost.rollouts, "answers": len(rows)}
     with tempfile.TemporaryDirectory() as folder:
-        epochs = 1 if of_tokens else round((READ_IN_RECOVERY if world else READ) / len(rows))
+        epochs = 1 if of_tokens else round(READ / len(rows))
         loss = "implicit_ce" if implied else "token_values" if of_tokens else "step_ce"
         model = fitted(Path(folder), rows, seed, loss, train={"epochs": epochs})
         if implied:
