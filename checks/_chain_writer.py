@@ -28,7 +28,8 @@ CHAINS, PAGES, SUMS = 16, 8, 16
 
 def chains(n: int, seed: int, each: int = 1, **how: Any) -> tuple[list[Sample], Context]:
     """The solver's answers to n tasks, and the context that labels them."""
-    return answered(n, each, seed, most=MOST, equations=True, **({"slip": SLIP} | how))
+    given: dict[str, Any] = {"slip": SLIP} | how
+    return answered(n, each, seed, most=MOST, equations=True, **given)
 
 
 def writer() -> Path:
