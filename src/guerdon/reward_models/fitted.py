@@ -92,7 +92,7 @@ def score(
 ) -> list[Verdict | list[float | None]]:
     """See `reward_model`. reference: of a model without head."""
     refused = [too_long(s) for s in samples]
-    limit = min(LONGEST, getattr(model, "longest", LONGEST))
+    limit = min(LONGEST, *(getattr(one, "longest", LONGEST) for one in (model, reference or model)))
     found = [_ids(model, s, limit) for s, why in zip(samples, refused, strict=True) if why is None]
     asked = [(prompt, ids) for prompt, ids, _ in found]
     if reference is not None:
